@@ -1,0 +1,1 @@
+"""cardflow: Korean vocabulary in, verified flashcards out."""

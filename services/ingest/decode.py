@@ -1,0 +1,95 @@
+"""Reading one submission: JSON or bare text, from anybody. Pure; every refusal is a TermRefused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from services.kernel.contracts.base import PartOfSpeech
+from services.kernel.contracts.term import HINT_MAX_CHARACTERS, TermSubmitted
+from services.kernel.errors import TermRefused
+from services.kernel.korean.normal_form import NormalForm
+
+JSON_MAX_DEPTH = 8
+_PARTS_OF_SPEECH = frozenset(get_args(PartOfSpeech))
+
+
+def decode_submission(payload: bytes) -> TermSubmitted:
+    """What the publisher said. Raises TermRefused with the field at fault."""
+    try:
+        text = payload.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TermRefused(
+            "payload", "not_utf8", f"byte {error.start} is not UTF-8; publish UTF-8 text or JSON"
+        ) from error
+    if text.lstrip()[:1] not in ("{", "[", '"'):
+        return TermSubmitted(term=text)
+    return _from_json(text)
+
+
+def _from_json(text: str) -> TermSubmitted:
+    if _depth(text) > JSON_MAX_DEPTH:
+        raise TermRefused("payload", "too_deep", f"JSON is nested over {JSON_MAX_DEPTH} levels")
+    try:
+        value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
+    except ValueError as error:
+        raise TermRefused(
+            "payload", "not_json", f"JSON was begun but not valid: {error}"
+        ) from error
+    if isinstance(value, str):
+        return TermSubmitted(term=value)
+    if not isinstance(value, dict):
+        raise TermRefused("payload", "not_object", "send one JSON object or the bare term")
+    try:
+        return TermSubmitted.model_validate(value)
+    except ValidationError as error:
+        fault = error.errors(include_input=False, include_url=False)[0]
+        field = ".".join(str(part) for part in fault["loc"])
+        raise TermRefused(field, "invalid_field", fault["msg"]) from error
+
+
+def _depth(text: str) -> int:
+    """An upper bound of the nesting: brackets in strings count too."""
+    depth = deepest = 0
+    for character in text:
+        if character in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in "]}":
+            depth -= 1
+    return deepest
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) != len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} stands twice")
+    return dict(pairs)
+
+
+def _no_constants(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def unknown_fields(payload: bytes) -> list[str]:
+    """Names of fields that we leave out; for the log, never an error."""
+    if not payload.lstrip().startswith(b"{"):
+        return []
+    value = json.loads(payload.decode("utf-8-sig"))
+    return sorted(key for key in value if key not in TermSubmitted.model_fields)
+
+
+def part_of_speech(submitted: TermSubmitted) -> PartOfSpeech | None:
+    name = (submitted.type or "").strip().lower()
+    return name if name in _PARTS_OF_SPEECH else None  # type: ignore[return-value]
+
+
+def combined_hint(submitted: TermSubmitted, form: NormalForm) -> str | None:
+    """The publisher's hint, what stood beside the term, and a `type` that is no part of speech."""
+    free_type = submitted.type if submitted.type and not part_of_speech(submitted) else None
+    parts = [part.strip() for part in (submitted.hint, form.hint, free_type) if part]
+    unique = list(dict.fromkeys(part for part in parts if part))
+    return "; ".join(unique)[:HINT_MAX_CHARACTERS] or None

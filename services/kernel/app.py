@@ -1,0 +1,253 @@
+"""The frame of a service: broker, subscriber, probes, and the order of starting and stopping.
+
+FastStream runs the consumer; what becomes of a message is `kernel.stream.delivery`'s. Building an
+app does no I/O and needs no secret: everything is opened when it starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from faststream import AckPolicy, FastStream
+from faststream.nats import JStream, NatsBroker, NatsMessage, PullSub
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+
+from services.kernel import topology
+from services.kernel.logs import configure_logs
+from services.kernel.metrics import Metrics
+from services.kernel.nats_faults import NATS_FAULTS
+from services.kernel.probes import serve_probes
+from services.kernel.settings import KernelSettings
+from services.kernel.stream.attempts import AttemptStore
+from services.kernel.stream.checkpoint import Checkpoint
+from services.kernel.stream.delivery import Delivery, Handler
+from services.kernel.stream.in_hand import InHand
+from services.kernel.stream.incoming import Identity, Incoming, identity_of_subject
+from services.kernel.stream.outgoing import Publisher
+from services.kernel.stream.provision import consumer_config, provision
+from services.kernel.stream.retry import RetryPolicy
+
+_PULL_TIMEOUT_S = 5.0
+_GATHER_S = 0.1
+"""How long a batch fetch waits for company: the price in latency of cheap messages."""
+_PROVISIONING_POLL_S = 1.0
+
+
+@dataclass(frozen=True)
+class Connected:
+    """What a handler may stand on once the service is connected."""
+
+    nc: Client
+    js: JetStreamContext
+    metrics: Metrics
+    publisher: Publisher
+
+
+@dataclass(frozen=True)
+class Service:
+    """What makes one service different from the others.
+
+    `open_handler` opens what the handler needs and closes it at the end. `concurrency` messages
+    are handled at once; with `fetch_many` they are fetched and handled in groups of that size, for
+    handlers that are short. `next_checkpoint` gives the stream that the service writes.
+    """
+
+    name: topology.ServiceName
+    open_handler: Callable[[Connected], AbstractAsyncContextManager[Handler]]
+    next_checkpoint: Callable[[JetStreamContext], Checkpoint]
+    concurrency: int
+    fetch_many: bool = False
+    identify: Callable[[Incoming], Identity] = identity_of_subject
+
+
+class Frame:
+    """One running service. `app` is what `cardflow run` and `faststream run` start."""
+
+    def __init__(self, service: Service, settings: KernelSettings) -> None:
+        self._service = service
+        self._settings = settings
+        self._metrics = Metrics(service.name)
+        self._in_hand = InHand(self._metrics, ack_wait_s=settings.nats.ack_wait_s)
+        self._deliver: Delivery | None = None
+        self._open = AsyncExitStack()
+        self._log = structlog.get_logger()
+        self._not_ready: str | None = "starting"
+        self._stopping = False
+        self.broker = self._build_broker()
+        self._subscribe()
+        self.app = FastStream(
+            self.broker,
+            logger=None,
+            lifespan=self._lifespan,
+            on_startup=[self._open_resources],
+            after_startup=[self._started],
+            on_shutdown=[self._stop_consuming],
+            after_shutdown=[self._close_resources],
+        )
+
+    def _build_broker(self) -> NatsBroker:
+        nats_settings = self._settings.nats
+        return NatsBroker(
+            [url.strip() for url in nats_settings.url.split(",")],
+            name=f"cardflow-{self._service.name}",
+            logger=None,
+            apply_types=False,
+            decoder=_as_received,
+            graceful_timeout=self._settings.grace_s,
+            allow_reconnect=True,
+            max_reconnect_attempts=-1,  # The default gives up after two minutes, for good.
+            reconnect_time_wait=1,
+            error_cb=self._on_error,
+            disconnected_cb=self._on_disconnected,
+            reconnected_cb=self._on_reconnected,
+            closed_cb=self._on_closed,
+        )
+
+    def _subscribe(self) -> None:
+        service, consumer = self._service, topology.CONSUMERS[self._service.name]
+        batch = service.fetch_many
+        subscriber = self.broker.subscriber(
+            stream=JStream(consumer.stream, declare=False),
+            durable=consumer.durable,
+            config=consumer_config(consumer, self._settings.nats),
+            pull_sub=PullSub(
+                batch_size=service.concurrency if batch else 1,
+                timeout=_GATHER_S if batch else _PULL_TIMEOUT_S,
+                batch=batch,
+            ),
+            max_workers=1 if batch else service.concurrency,
+            ack_policy=AckPolicy.MANUAL,
+            no_reply=True,
+        )
+        subscriber(self._on_batch if batch else self._on_message)
+
+    async def _on_message(self, message: Msg) -> None:
+        assert self._deliver is not None  # noqa: S101
+        await self._deliver(message)
+
+    async def _on_batch(self, messages: Sequence[Msg]) -> None:
+        assert self._deliver is not None  # noqa: S101
+        await asyncio.gather(*(self._deliver(message) for message in messages))
+
+    @asynccontextmanager
+    async def _lifespan(self, **_options: Any) -> AsyncIterator[None]:
+        log = self._settings.log
+        configure_logs(self._service.name, level=log.level, format=log.format)
+        async with serve_probes(self._settings.http, self._metrics, self._readiness):
+            yield
+
+    async def _open_resources(self) -> None:
+        self._not_ready = "connecting to NATS"
+        nc = await self.broker.connect()
+        js = nc.jetstream(timeout=self._settings.nats.publish_timeout_s)
+        await self._wait_until_provisioned(js)
+        self._not_ready = "opening resources"
+        publisher = Publisher(js, timeout_s=self._settings.nats.publish_timeout_s)
+        handler = await self._open.enter_async_context(
+            self._service.open_handler(Connected(nc, js, self._metrics, publisher))
+        )
+        self._deliver = Delivery(
+            self._service.name,
+            handler,
+            publisher=publisher,
+            attempts=AttemptStore(await js.key_value(topology.ATTEMPTS.name), self._service.name),
+            next_checkpoint=self._service.next_checkpoint(js),
+            policy=RetryPolicy.of(self._settings.retry),
+            in_hand=self._in_hand,
+            metrics=self._metrics,
+            identify=self._service.identify,
+        )
+
+    async def _wait_until_provisioned(self, js: JetStreamContext) -> None:
+        """Never creates anything: a consumer made from a guess would hide the real one."""
+        while True:
+            try:
+                missing = [
+                    d
+                    for d in await provision(js, self._settings.nats, check_only=True)
+                    if d.setting == "exists"
+                ]
+            except NATS_FAULTS as error:
+                self._not_ready = f"NATS can't be asked: {error!r}"
+            else:
+                if not missing:
+                    return
+                self._not_ready = f"{missing[0]}; run `cardflow provision`"
+            self._log.info("provisioning.awaited", reason=self._not_ready)
+            await asyncio.sleep(_PROVISIONING_POLL_S)
+
+    async def _started(self) -> None:
+        for subscriber in self.broker.subscribers:
+            _note_fetched(subscriber, self._in_hand)
+        keep_alive = asyncio.create_task(self._in_hand.keep_alive())
+        self._open.callback(keep_alive.cancel)
+        self._not_ready = None
+        self._log.info("service.started", concurrency=self._service.concurrency)
+
+    async def _stop_consuming(self) -> None:
+        """Stops fetching, lets work in hand finish, gives back what was not begun."""
+        self._stopping = True
+        self._not_ready = "stopping"
+        for subscriber in self.broker.subscribers:
+            await subscriber.stop()
+        await self._in_hand.hand_back()
+        await self._open.aclose()
+
+    async def _close_resources(self) -> None:
+        self._log.info("service.stopped")
+
+    async def _readiness(self) -> dict[str, str | None]:
+        nc = self.broker.connection if self._deliver is not None else None
+        disconnected = None if nc is not None and nc.is_connected else "not connected"
+        return {"nats": disconnected, self._service.name: self._not_ready}
+
+    async def _on_error(self, error: Exception) -> None:
+        # A denied publish shows up here only; to its sender it looks like a timeout.
+        self._log.warning("nats.error", error=repr(error))
+
+    async def _on_disconnected(self) -> None:
+        if not self._stopping:
+            self._log.warning("nats.disconnected", hint="reconnecting until the server is back")
+
+    async def _on_reconnected(self) -> None:
+        self._log.info("nats.reconnected")
+
+    async def _on_closed(self) -> None:
+        """A closed connection never comes back: end the process, so that it is started anew."""
+        if not self._stopping:
+            self._log.error("nats.closed", hint="the connection is closed for good; exiting")
+            os._exit(70)
+
+
+async def _as_received(message: NatsMessage) -> Any:
+    return message.raw_message
+
+
+def _note_fetched(subscriber: Any, in_hand: InHand) -> None:
+    """Lets `in_hand` see what the pull loop fetches, so that a stop can give it back.
+
+    FastStream drops fetched messages whose handler has not begun when it stops; they would wait
+    out the ack_wait.
+    """
+    subscription = subscriber.subscription
+    fetch = subscription.fetch
+
+    async def fetch_and_note(*args: Any, **kwargs: Any) -> list[Msg]:
+        messages: list[Msg] = await fetch(*args, **kwargs)
+        in_hand.fetched(messages)
+        return messages
+
+    subscription.fetch = fetch_and_note
+
+
+def service_app(service: Service, settings: KernelSettings) -> FastStream:
+    """The FastStream app of one service."""
+    return Frame(service, settings).app

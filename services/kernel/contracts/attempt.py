@@ -1,0 +1,55 @@
+"""What was tried for one term in one service: written before a call, settled after it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal
+
+from pydantic import Field
+
+from services.kernel.contracts.base import Contract, Usd
+
+Outcome = Literal["started", "billed", "unbilled", "uncertain", "throttled", "failed"]
+
+
+class Attempt(Contract):
+    """One try that did work.
+
+    `started` and never settled means that its process died: the call is *uncertain*.
+    `throttled` counts as no attempt; `failed` is a failure without any call.
+    """
+
+    replay: int = Field(default=0, ge=0)
+    outcome: Outcome
+    fingerprint: str | None = None
+    generation_id: str | None = None
+    model: str | None = None
+    cost_usd: Usd = Decimal(0)
+    started_at: datetime
+    finished_at: datetime | None = None
+    error: str | None = None
+
+
+class AttemptHistory(Contract):
+    """All attempts for one term in one service, oldest first."""
+
+    attempts: tuple[Attempt, ...] = ()
+
+    def count(self, replay: int) -> int:
+        """Attempts used since the given replay; throttled ones use none."""
+        return sum(a.replay == replay and a.outcome != "throttled" for a in self.attempts)
+
+    @property
+    def calls(self) -> int:
+        """Calls that reached a provider, or may have."""
+        return sum(a.fingerprint is not None and a.outcome != "throttled" for a in self.attempts)
+
+    @property
+    def cost_usd(self) -> Decimal:
+        return sum((a.cost_usd for a in self.attempts), Decimal(0))
+
+    @property
+    def uncertain(self) -> int:
+        """Calls whose outcome, and so whose bill, is unknown."""
+        return sum(a.outcome in ("started", "uncertain") for a in self.attempts)

@@ -1,0 +1,51 @@
+"""A term, as a publisher sends it and as ingest accepts it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from services.kernel.contracts.base import Batch, Contract, PartOfSpeech, TermId
+
+Priority = Literal["urgent", "normal", "bulk"]
+
+TERM_MAX_CHARACTERS = 100
+HINT_MAX_CHARACTERS = 500
+DECK_MAX_CHARACTERS = 200
+
+
+class TermSubmitted(Contract):
+    """What a publisher may send to `terms.submit.<batch>`; a bare text stands for `term` alone.
+
+    `type` is a part of speech or free text; free text is kept as a hint.
+    """
+
+    term: str
+    position: int | None = Field(default=None, ge=1)
+    type: str | None = None
+    deck: str | None = Field(default=None, min_length=1, max_length=DECK_MAX_CHARACTERS)
+    priority: Priority = "normal"
+    hint: str | None = Field(default=None, max_length=HINT_MAX_CHARACTERS)
+
+
+class TermAccepted(Contract):
+    """A term in its normal form, identified; the event on TERMS.
+
+    `position` orders the deck (from 1). `homonym` is the dictionary's homonym number.
+    `sequence` is the submission's place in SUBMISSIONS.
+    """
+
+    version: Literal[1] = 1
+    batch: Batch
+    term_id: TermId
+    term: str = Field(min_length=1, max_length=TERM_MAX_CHARACTERS)
+    homonym: int | None = None
+    position: int = Field(ge=1)
+    type: PartOfSpeech | None = None
+    deck: str
+    priority: Priority = "normal"
+    hint: str | None = Field(default=None, max_length=HINT_MAX_CHARACTERS)
+    sequence: int = Field(ge=0)
+    submitted_at: datetime

@@ -1,0 +1,1 @@
+"""Asking a model: cache, limit, provider. Knows nothing of streams or of what is asked."""

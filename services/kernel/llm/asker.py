@@ -1,0 +1,200 @@
+"""Asking a model for one thing: cache → rate limit → ledger → call → parse → cache → ledger."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Generic, Protocol, TypeVar
+
+import structlog
+
+from services.kernel.contracts.attempt import AttemptHistory, Outcome
+from services.kernel.contracts.provenance import StageProvenance
+from services.kernel.errors import (
+    PipelineError,
+    ReplyRejected,
+    Throttled,
+    UncertainCall,
+)
+from services.kernel.llm.cache import CompletionCache
+from services.kernel.llm.prompt import CompletionRequest, Prompt, completion_request
+from services.kernel.llm.provider import Completion, Provider, UnfitCompletion
+from services.kernel.llm.rate_limit import RateLimit
+from services.kernel.metrics import Metrics
+from services.kernel.settings import ProviderAccess, StageSettings
+
+ReplyT = TypeVar("ReplyT")
+
+
+class Ledger(Protocol):
+    """Where every call is recorded: before it is sent, and how it ended."""
+
+    @property
+    def history(self) -> AttemptHistory: ...
+
+    @property
+    def used(self) -> int: ...
+
+    async def begin(self, fingerprint: str) -> None: ...
+
+    async def settle(
+        self,
+        outcome: Outcome,
+        *,
+        cost_usd: Decimal = ...,
+        generation_id: str | None = ...,
+        model: str | None = ...,
+        error: str | None = ...,
+    ) -> None: ...
+
+    async def recover(self, fingerprint: str, completion: Completion) -> bool:
+        """Settles a call whose process died after its answer was put into the cache."""
+        ...
+
+
+@dataclass(frozen=True)
+class Answer(Generic[ReplyT]):
+    """What the model said, and how it came about."""
+
+    reply: ReplyT
+    provenance: StageProvenance
+
+
+class Asker:
+    """Asks one provider on behalf of one stage.
+
+    A cache hit takes no permit and no money. Being throttled uses up no attempt: the term waits in
+    hand until the provider lets us go on. `blocked` says why the provider refuses us, for /readyz.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        access: ProviderAccess,
+        cache: CompletionCache,
+        rate_limit: RateLimit,
+        stage: StageSettings,
+        metrics: Metrics,
+    ) -> None:
+        self._provider = provider
+        self._access = access
+        self._cache = cache
+        self._rate_limit = rate_limit
+        self._stage = stage
+        self._metrics = metrics
+        self._log = structlog.get_logger()
+
+    async def ask(
+        self, prompt: Prompt, parse: Callable[[Completion], ReplyT], ledger: Ledger
+    ) -> Answer[ReplyT]:
+        """The parsed reply. `parse` raises ReplyRejected for an unfit one."""
+        started_at = datetime.now(UTC)
+        request = completion_request(
+            prompt,
+            self._access,
+            max_tokens=self._stage.max_tokens,
+            temperature=self._stage.temperature,
+        )
+        hit = await self._from_cache(request, parse)
+        if hit is None:
+            cached = False
+            completion, reply = await self._call(request, parse, ledger)
+        else:
+            completion, reply = hit
+            cached = not await ledger.recover(request.fingerprint, completion)
+        history = ledger.history
+        provenance = StageProvenance(
+            model=completion.model,
+            provider=completion.provider,
+            fingerprint=request.fingerprint,
+            prompt_version=prompt.version,
+            generation_id=completion.generation_id,
+            cached=cached,
+            attempts=ledger.used,
+            calls=history.calls,
+            usage=completion.usage,
+            cost_usd=history.cost_usd,
+            started_at=started_at,
+            finished_at=datetime.now(UTC),
+        )
+        return Answer(reply, provenance)
+
+    async def _from_cache(
+        self, request: CompletionRequest, parse: Callable[[Completion], ReplyT]
+    ) -> tuple[Completion, ReplyT] | None:
+        completion = await self._cache.get(request.fingerprint)
+        self._metrics.cache_asked(hit=completion is not None)
+        if completion is None:
+            return None
+        try:
+            return completion, parse(completion)
+        except ReplyRejected as error:
+            # The checks have become stricter since it was put in.
+            self._log.warning("cache.unfit", fingerprint=request.fingerprint, reason=error.reason)
+            return None
+
+    async def _call(
+        self,
+        request: CompletionRequest,
+        parse: Callable[[Completion], ReplyT],
+        ledger: Ledger,
+    ) -> tuple[Completion, ReplyT]:
+        while True:
+            await self._rate_limit.permit()
+            await ledger.begin(request.fingerprint)
+            try:
+                return await self._call_once(request, parse, ledger)
+            except Throttled as error:
+                self._metrics.called("throttled")
+                await ledger.settle("throttled", error=str(error))
+                self._rate_limit.cool_down(error.retry_after_s)
+                self._log.warning(
+                    "provider.throttled", wait_s=round(error.retry_after_s, 3), reason=str(error)
+                )
+
+    async def _call_once(
+        self,
+        request: CompletionRequest,
+        parse: Callable[[Completion], ReplyT],
+        ledger: Ledger,
+    ) -> tuple[Completion, ReplyT]:
+        started = time.perf_counter()
+        try:
+            completion = await self._provider.complete(request)
+            reply = parse(completion)
+        except Throttled:
+            raise
+        except UnfitCompletion as error:
+            await self._settle_billed(ledger, error.completion, error=str(error))
+            raise
+        except ReplyRejected as error:
+            await self._settle_billed(ledger, completion, error=str(error))
+            raise
+        except PipelineError as error:
+            uncertain = isinstance(error, UncertainCall)
+            outcome: Outcome = "uncertain" if uncertain else "unbilled"
+            self._metrics.called(outcome)
+            await ledger.settle(outcome, error=str(error))
+            raise
+        finally:
+            self._metrics.call_seconds.observe(time.perf_counter() - started)
+        # In this order: who dies in between finds the answer in the cache and settles then.
+        await self._cache.put(request.fingerprint, completion)
+        await self._settle_billed(ledger, completion)
+        return completion, reply
+
+    async def _settle_billed(
+        self, ledger: Ledger, completion: Completion, *, error: str | None = None
+    ) -> None:
+        self._metrics.called("unfit" if error else "billed")
+        self._metrics.cost_usd.inc(float(completion.usage.cost_usd))
+        await ledger.settle(
+            "billed",
+            cost_usd=completion.usage.cost_usd,
+            generation_id=completion.generation_id,
+            model=completion.model,
+            error=error,
+        )

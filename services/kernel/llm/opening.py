@@ -1,0 +1,31 @@
+"""Putting an asker together for one stage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from nats.js import JetStreamContext
+
+from services.kernel import topology
+from services.kernel.llm.asker import Asker
+from services.kernel.llm.cache import BucketCache
+from services.kernel.llm.http_provider import open_http_provider
+from services.kernel.llm.rate_limit import RateLimit
+from services.kernel.metrics import Metrics
+from services.kernel.settings import ModelSettings, StageSettings, resolve_provider
+
+
+@asynccontextmanager
+async def open_asker(
+    js: JetStreamContext, settings: ModelSettings, stage: StageSettings, metrics: Metrics
+) -> AsyncIterator[Asker]:
+    """Raises SettingsError when the provider is only half chosen."""
+    access = resolve_provider(settings)
+    cache = BucketCache(await js.key_value(topology.COMPLETIONS.name))
+    async with open_http_provider(
+        access, timeout_s=settings.provider.timeout_s, concurrency=stage.concurrency
+    ) as provider:
+        limit = RateLimit(stage.requests_per_minute, clock=time.monotonic)
+        yield Asker(provider, access, cache, limit, stage, metrics)

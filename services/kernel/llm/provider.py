@@ -1,0 +1,38 @@
+"""The seam to who serves completions."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from services.kernel.contracts.base import Contract
+from services.kernel.contracts.provenance import Usage
+from services.kernel.errors import ReplyRejected
+from services.kernel.llm.prompt import CompletionRequest
+
+
+class Completion(Contract):
+    """One answer of a model: the text, and who served it at what cost."""
+
+    text: str
+    model: str
+    provider: str
+    generation_id: str | None = None
+    usage: Usage = Usage()
+
+
+class UnfitCompletion(ReplyRejected):
+    """The provider billed an answer that can't be used; `completion` says what it cost."""
+
+    def __init__(self, reason: str, detail: str, completion: Completion) -> None:
+        super().__init__(reason, detail)
+        self.completion = completion
+
+
+class Provider(Protocol):
+    """Serves one completion.
+
+    Raises Throttled (wait, no attempt used), TransientError (nothing was billed), UncertainCall
+    (may have been billed), PermanentError, or UnfitCompletion (billed, and no use).
+    """
+
+    async def complete(self, request: CompletionRequest) -> Completion: ...

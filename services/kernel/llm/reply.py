@@ -1,0 +1,38 @@
+"""Reading JSON out of a model's text: fences and prose around it are forgiven, nothing else."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from services.kernel.errors import ReplyRejected
+
+ReplyT = TypeVar("ReplyT", bound=BaseModel)
+
+_DECODER = json.JSONDecoder()
+
+
+def read_reply(text: str, kind: type[ReplyT]) -> ReplyT:
+    """The reply as `kind`. Raises ReplyRejected (`not_json`, `schema`) that says what is wrong."""
+    value = _first_object(text)
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
+            for fault in error.errors(include_input=False, include_url=False)[:5]
+        )
+        raise ReplyRejected("schema", faults) from error
+
+
+def _first_object(text: str) -> Any:
+    start = text.find("{")
+    if start < 0:
+        raise ReplyRejected("not_json", "the reply has no JSON object")
+    try:
+        value, _end = _DECODER.raw_decode(text, start)
+    except (ValueError, RecursionError) as error:
+        raise ReplyRejected("not_json", str(error)) from error
+    return value

@@ -1,0 +1,106 @@
+"""Every metric, declared once. Labels take bounded values only: never a term, an id or a batch.
+
+Each process has a registry of its own, so that several apps in one process do not clash.
+"""
+
+from __future__ import annotations
+
+import time
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+HANDLING_BUCKETS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+END_TO_END_BUCKETS_S = (0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600, 14400)
+OUTCOMES = ("published", "duplicate", "retried", "dead", "deferred")
+
+
+class Metrics:
+    """The metrics of one service process."""
+
+    def __init__(self, service: str) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        self.received = Counter(
+            "cardflow_messages_received",
+            "Deliveries taken in hand.",
+            ["service"],
+            registry=registry,
+        ).labels(service)
+        self._completed = Counter(
+            "cardflow_messages_completed",
+            "Deliveries answered, by outcome.",
+            ["service", "outcome"],
+            registry=registry,
+        )
+        self.in_progress = Gauge(
+            "cardflow_messages_in_progress",
+            "Messages in hand at this moment.",
+            ["service"],
+            registry=registry,
+        ).labels(service)
+        self.handling = Histogram(
+            "cardflow_handling_seconds",
+            "Time from taking a delivery in hand to its answer.",
+            ["service"],
+            buckets=HANDLING_BUCKETS_S,
+            registry=registry,
+        ).labels(service)
+        self.end_to_end = Histogram(
+            "cardflow_end_to_end_seconds",
+            "Time from a term's submission to its stored cards.",
+            buckets=END_TO_END_BUCKETS_S,
+            registry=registry,
+        )
+        self.last_processed = Gauge(
+            "cardflow_last_processed_timestamp_seconds",
+            "When a delivery was last answered.",
+            ["service"],
+            registry=registry,
+        ).labels(service)
+        self._calls = Counter(
+            "cardflow_model_calls",
+            "Calls to the provider, by outcome.",
+            ["service", "outcome"],
+            registry=registry,
+        )
+        self.call_seconds = Histogram(
+            "cardflow_model_call_seconds",
+            "Duration of a call to the provider.",
+            ["service"],
+            buckets=HANDLING_BUCKETS_S,
+            registry=registry,
+        ).labels(service)
+        self.cost_usd = Counter(
+            "cardflow_model_cost_usd", "Money spent on calls.", ["service"], registry=registry
+        ).labels(service)
+        self._cache = Counter(
+            "cardflow_cache_requests",
+            "Look-ups in the completion cache, by result.",
+            ["service", "result"],
+            registry=registry,
+        )
+        self._service = service
+        for outcome in OUTCOMES:
+            self._completed.labels(service, outcome)
+        for outcome in ("billed", "unfit", "unbilled", "uncertain", "throttled"):
+            self._calls.labels(service, outcome)
+        for result in ("hit", "miss"):
+            self._cache.labels(service, result)
+
+    def completed(self, outcome: str) -> None:
+        """One delivery was answered; `outcome` is one of OUTCOMES."""
+        self._completed.labels(self._service, outcome).inc()
+        self.last_processed.set(time.time())
+
+    def called(self, outcome: str) -> None:
+        self._calls.labels(self._service, outcome).inc()
+
+    def cache_asked(self, *, hit: bool) -> None:
+        self._cache.labels(self._service, "hit" if hit else "miss").inc()
+
+    def exposition(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        return generate_latest(self.registry)

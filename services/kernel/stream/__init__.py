@@ -1,0 +1,1 @@
+"""Delivery: from a message on a stream to its answer, and nothing of what the message means."""

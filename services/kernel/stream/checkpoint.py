@@ -1,0 +1,42 @@
+"""Asking a first-write-wins stream whether it holds a term already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
+
+from services.kernel.errors import Outage
+from services.kernel.nats_faults import NATS_FAULTS
+
+
+class Checkpoint:
+    """One stream, by the subject that it gives to a batch and a term."""
+
+    def __init__(
+        self, js: JetStreamContext, stream: str, subject_of: Callable[[str, str], str]
+    ) -> None:
+        self._js = js
+        self._stream = stream
+        self._subject_of = subject_of
+
+    async def holds(self, batch: str, id_: str) -> bool:
+        """True when the term's result is written. Raises Outage when the stream can't say."""
+        try:
+            await self._js.get_last_msg(self._stream, self._subject_of(batch, id_), direct=True)
+        except NotFoundError:
+            return False
+        except NATS_FAULTS as error:
+            raise Outage(f"stream {self._stream} can't be asked: {error!r}") from error
+        return True
+
+
+class NoCheckpoint(Checkpoint):
+    """For the last service: its store, not a stream, makes repeating it harmless."""
+
+    def __init__(self) -> None:
+        pass
+
+    async def holds(self, batch: str, id_: str) -> bool:
+        return False

@@ -1,0 +1,175 @@
+"""The rules of delivery, once for all services: from a message to its one answer.
+
+    guard → handle → publish, await the PubAck → ack
+    any error → RetryPolicy.decide → nak(delay) | dead letter, then ack
+
+What happens when the process dies at any of these arrows: the server hands the message out again,
+and everything up to the arrow is found done (first write wins, the cache, the ledger).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+from nats.aio.msg import Msg
+from structlog.contextvars import bound_contextvars
+
+from services.kernel import topology
+from services.kernel.errors import Outage, PermanentError
+from services.kernel.metrics import Metrics
+from services.kernel.stream.attempts import AlreadyDone, AttemptLedger, AttemptStore
+from services.kernel.stream.checkpoint import Checkpoint
+from services.kernel.stream.dead_letters import dead_letter, subject_of
+from services.kernel.stream.in_hand import InHand
+from services.kernel.stream.incoming import (
+    Identity,
+    Incoming,
+    Outgoing,
+    identity_of_subject,
+    read_delivery,
+)
+from services.kernel.stream.outgoing import Publisher
+from services.kernel.stream.retry import GiveUp, Retry, RetryPolicy
+from services.kernel.stream.trace import Trace
+
+
+class Handler(Protocol):
+    """What a service does with one message: a function from one event to the next.
+
+    Returns what is to be published, or None when the message is dealt with.
+    """
+
+    async def __call__(self, incoming: Incoming, ledger: AttemptLedger, /) -> Outgoing | None: ...
+
+
+class Delivery:
+    """Carries messages of one service to their answer. Never raises for a message's sake."""
+
+    def __init__(
+        self,
+        service: str,
+        handle: Handler,
+        *,
+        publisher: Publisher,
+        attempts: AttemptStore,
+        next_checkpoint: Checkpoint,
+        policy: RetryPolicy,
+        in_hand: InHand,
+        metrics: Metrics,
+        identify: Callable[[Incoming], Identity] = identity_of_subject,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._service = service
+        self._handle = handle
+        self._publisher = publisher
+        self._attempts = attempts
+        self._next = next_checkpoint
+        self._policy = policy
+        self._in_hand = in_hand
+        self._metrics = metrics
+        self._identify = identify
+        self._jitter = jitter
+        self._log = structlog.get_logger()
+
+    async def __call__(self, message: Msg) -> None:
+        incoming = read_delivery(message)
+        identity = self._identify(incoming)
+        trace = Trace.of(incoming.headers).child()
+        ledger = self._attempts.ledger(
+            identity,
+            replay=incoming.replay,
+            is_done=lambda: self._next.holds(identity.batch, identity.id),
+        )
+        with (
+            self._in_hand.work_on(message),
+            bound_contextvars(batch=identity.batch, term_id=identity.id, trace_id=trace.trace_id),
+        ):
+            try:
+                outcome = await self._carry(incoming, ledger, trace)
+            except AlreadyDone:
+                outcome = "duplicate"
+            except Exception as error:
+                await self._answer_failure(message, incoming, identity, ledger, error)
+                return
+            await self._ack(message)
+            self._metrics.completed(outcome)
+            self._log.debug("message.completed", outcome=outcome, attempt=ledger.used)
+
+    async def _carry(self, incoming: Incoming, ledger: AttemptLedger, trace: Trace) -> str:
+        if incoming.redelivered:
+            await ledger.reopen()
+            if ledger.used >= self._policy.max_attempts and not ledger.answered:
+                raise PermanentError(
+                    f"given up after {ledger.used} attempts that ended without an answer; "
+                    "handling it may have ended its process each time",
+                    reason="attempts_used_up",
+                )
+            await ledger.mark_started()
+        outgoing = await self._handle(incoming, ledger)
+        if outgoing is None:
+            return "published"
+        headers = {topology.TRACEPARENT: trace.header()}
+        if incoming.replay:
+            headers[topology.REPLAYS] = str(incoming.replay)
+        return await self._publisher.publish(outgoing.subject, outgoing.body, headers=headers)
+
+    async def _answer_failure(
+        self,
+        message: Msg,
+        incoming: Incoming,
+        identity: Identity,
+        ledger: AttemptLedger,
+        error: Exception,
+    ) -> None:
+        """When even the answer fails, the server's ack clock hands the message out again."""
+        try:
+            await self._decide(message, incoming, identity, ledger, error)
+        except Exception as second:
+            self._log.warning(
+                "answer.failed", error=repr(second), after=repr(error), hint="will be redelivered"
+            )
+
+    async def _decide(
+        self,
+        message: Msg,
+        incoming: Incoming,
+        identity: Identity,
+        ledger: AttemptLedger,
+        error: Exception,
+    ) -> None:
+        verdict = self._policy.decide(error, attempt=max(ledger.used, 1), jitter=self._jitter())
+        if isinstance(verdict, GiveUp) or verdict.uses_attempt:
+            await ledger.fail(f"{type(error).__name__}: {error}"[:500])
+            verdict = self._policy.decide(error, attempt=ledger.used, jitter=self._jitter())
+        match verdict:
+            case GiveUp(reason):
+                letter = dead_letter(
+                    self._service,
+                    incoming,
+                    identity,
+                    reason=reason,
+                    error=error,
+                    history=ledger.history,
+                )
+                await self._publisher.publish(subject_of(letter), letter.to_bytes())
+                await self._ack(message)
+                self._metrics.completed("dead")
+                self._log.warning("message.dead", reason=reason, error=letter.message)
+            case Retry(delay_s):
+                await message.nak(delay=delay_s)
+                self._metrics.completed("deferred" if isinstance(error, Outage) else "retried")
+                self._log.info(
+                    "retry.scheduled",
+                    delay_s=round(delay_s, 3),
+                    attempt=ledger.used,
+                    error=str(error),
+                )
+
+    @staticmethod
+    async def _ack(message: Msg) -> None:
+        """A lost ack costs a redelivery, which finds the work done: not worth a round trip."""
+        with suppress(*NATS_FAULTS):
+            await message.ack()

@@ -1,0 +1,70 @@
+"""A delivery as a handler sees it: plain data, no client library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from nats.aio.msg import Msg
+
+from services.kernel import topology
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """One delivery.
+
+    `sequence` is the message's place in its stream, `deliveries` the server's count of hand-outs
+    (from 1; it also rises when a replica stops, so it is not our count of attempts).
+    """
+
+    subject: str
+    data: bytes
+    headers: Mapping[str, str]
+    sequence: int
+    deliveries: int
+    published_at: datetime
+
+    @property
+    def replay(self) -> int:
+        """How often a person sent this message again."""
+        value = self.headers.get(topology.REPLAYS, "0")
+        return int(value) if value.isascii() and value.isdigit() else 0
+
+    @property
+    def redelivered(self) -> bool:
+        return self.deliveries > 1
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a delivery is about, for its attempts, its dead letter and its log lines."""
+
+    batch: str
+    id: str
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """What a handler wants published on the next stream."""
+
+    subject: str
+    body: bytes
+
+
+def read_delivery(msg: Msg) -> Incoming:
+    return Incoming(
+        subject=msg.subject,
+        data=msg.data,
+        headers=msg.headers or {},
+        sequence=msg.metadata.sequence.stream,
+        deliveries=msg.metadata.num_delivered,
+        published_at=msg.metadata.timestamp,
+    )
+
+
+def identity_of_subject(incoming: Incoming) -> Identity:
+    """Our own subjects end in `<batch>.<id>`."""
+    batch, id_ = incoming.subject.split(".")[-2:]
+    return Identity(batch, id_)

@@ -1,0 +1,193 @@
+"""Reading the streams as a whole: counts by subject, all messages of a filter, following on.
+
+Nothing is stored for a batch's status: it is what the streams hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import nats
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import NotFoundError
+
+from services.kernel import topology
+from services.kernel.errors import SettingsError
+from services.kernel.nats_faults import NATS_FAULTS
+
+_FETCH = 256
+_FETCH_S = 2.0
+_CONNECT_S = 3
+
+
+@asynccontextmanager
+async def connected(url: str, *, name: str = "cardflow-cli") -> AsyncIterator[Client]:
+    """A connection for a command: fails at once when there is no server. Raises SettingsError."""
+
+    async def ignore(_error: Exception) -> None:
+        """The command's own call raises what matters."""
+
+    try:
+        nc = await nats.connect(
+            url.split(","),
+            name=name,
+            connect_timeout=_CONNECT_S,
+            allow_reconnect=True,
+            max_reconnect_attempts=5,
+            error_cb=ignore,
+        )
+    except NATS_FAULTS as error:
+        raise SettingsError(
+            f"no NATS server at {url} ({type(error).__name__}); start `cardflow up`, or name the "
+            "right one with --data DIR or --nats URL"
+        ) from error
+    try:
+        yield nc
+    finally:
+        await nc.close()
+
+
+async def subjects_of(js: JetStreamContext, stream: str, subject_filter: str) -> dict[str, int]:
+    """Each subject under the filter with its count of messages; empty without the stream."""
+    try:
+        info = await js.stream_info(stream, subjects_filter=subject_filter)
+    except NotFoundError:
+        return {}
+    return info.state.subjects or {}
+
+
+async def messages_of(js: JetStreamContext, stream: str, subject_filter: str) -> AsyncIterator[Msg]:
+    """Every message under the filter that the stream holds now, in order."""
+    async for message, pending in _from_start(js, stream, subject_filter):
+        yield message
+        if pending == 0:
+            return
+
+
+async def follow(
+    js: JetStreamContext, stream: str, subject_filter: str, *, from_start: bool
+) -> AsyncIterator[Msg]:
+    """The messages under the filter as they come, for ever."""
+    policy = DeliverPolicy.ALL if from_start else DeliverPolicy.NEW
+    subscription = await js.pull_subscribe(
+        subject_filter,
+        stream=stream,
+        config=ConsumerConfig(
+            deliver_policy=policy, ack_policy=AckPolicy.NONE, inactive_threshold=300.0
+        ),
+    )
+    try:
+        while True:
+            try:
+                messages = await subscription.fetch(_FETCH, timeout=_FETCH_S)
+            except (TimeoutError, nats.errors.TimeoutError):
+                continue
+            for message in messages:
+                yield message
+    finally:
+        await subscription.unsubscribe()
+
+
+async def _from_start(
+    js: JetStreamContext, stream: str, subject_filter: str
+) -> AsyncIterator[tuple[Msg, int]]:
+    """Each message with the number still to come; nothing when there are none."""
+    if not await subjects_of(js, stream, subject_filter):
+        return
+    async for message in follow(js, stream, subject_filter, from_start=True):
+        yield message, message.metadata.num_pending
+
+
+async def last_message(js: JetStreamContext, stream: str, subject: str) -> bytes | None:
+    """The newest message on a subject, or None."""
+    try:
+        return (await js.get_last_msg(stream, subject, direct=True)).data
+    except NotFoundError:
+        return None
+
+
+@dataclass(frozen=True)
+class BatchCounts:
+    """Where a batch's terms are. `refused` are the dead letters of ingest.
+
+    `ingested`: ingest has dealt with every submission of the batch.
+    """
+
+    submitted: int
+    accepted: int
+    analyzed: int
+    finished: int
+    refused: int
+    dead_later: int
+    ingested: bool
+
+    @property
+    def dead(self) -> int:
+        return self.refused + self.dead_later
+
+    @property
+    def in_flight(self) -> int:
+        return max(0, self.accepted - self.finished - self.dead_later)
+
+    @property
+    def total(self) -> int:
+        """Terms that the batch has: until all is ingested, what was submitted stands in."""
+        known = self.accepted + self.refused
+        return known if self.ingested else max(known, self.submitted)
+
+    @property
+    def settled(self) -> bool:
+        return self.ingested and self.in_flight == 0
+
+
+async def count_batch(js: JetStreamContext, batch: str) -> BatchCounts:
+    """Counts a batch from the streams. Each figure is exact; together they are a moment apart."""
+    submitted = await _submissions(js, batch)
+    finished = await subjects_of(js, topology.CARDS.name, f"cards.finished.{batch}.*")
+    dead = await subjects_of(js, topology.DEAD_LETTERS.name, f"dead.*.{batch}.*")
+    analyzed = await subjects_of(js, topology.ANALYSES.name, f"terms.analyzed.{batch}.*")
+    accepted = await subjects_of(js, topology.TERMS.name, f"terms.accepted.{batch}.*")
+    refused = sum(subject.startswith("dead.ingest.") for subject in dead)
+    dead_later = sum(subject.startswith(("dead.stage1.", "dead.stage2.")) for subject in dead)
+    return BatchCounts(
+        submitted=sum(submitted.values()),
+        accepted=len(accepted),
+        analyzed=len(analyzed),
+        finished=len(finished),
+        refused=refused,
+        dead_later=dead_later,
+        ingested=await _ingested(js, list(submitted)),
+    )
+
+
+def submission_subjects(batch: str) -> list[str]:
+    """Where a batch's submissions stand; the default batch has two names."""
+    subjects = [topology.submit_subject(batch)]
+    return ["terms.submit", *subjects] if batch == topology.DEFAULT_BATCH else subjects
+
+
+async def _submissions(js: JetStreamContext, batch: str) -> dict[str, int]:
+    counted: dict[str, int] = {}
+    for subject in submission_subjects(batch):
+        counted |= await subjects_of(js, topology.SUBMISSIONS.name, subject)
+    return counted
+
+
+async def _ingested(js: JetStreamContext, subjects: list[str]) -> bool:
+    """True when ingest's ack floor has passed the batch's last submission."""
+    try:
+        consumer = await js.consumer_info(topology.SUBMISSIONS.name, "ingest")
+    except NotFoundError:
+        return False
+    floor = consumer.ack_floor.stream_seq if consumer.ack_floor else 0
+    for subject in subjects:
+        last = await js.get_last_msg(topology.SUBMISSIONS.name, subject, direct=True)
+        if (last.seq or 0) > floor:
+            return False
+    return True

@@ -1,0 +1,125 @@
+"""The table of subjects, streams, consumers and buckets. Everything that names one gets it here.
+
+Nothing here talks to a server; `kernel.stream.provision` makes it so.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+
+ServiceName = Literal["ingest", "stage1", "stage2", "exporter"]
+SERVICES: Final[tuple[ServiceName, ...]] = ("ingest", "stage1", "stage2", "exporter")
+
+DEFAULT_BATCH: Final = "default"
+"""The batch of a term that was published to plain `terms.submit`."""
+
+UNREADABLE_BATCH: Final = "unreadable"
+"""Where dead letters go whose subject names no valid batch."""
+
+_BATCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
+
+MIB: Final = 1024 * 1024
+SUBMISSION_MAX_BYTES: Final = 64 * 1024
+"""A term with its hint needs under 4 KiB. The stream refuses anything larger, at the publisher."""
+
+
+def is_batch_name(name: str) -> bool:
+    """True for 1–64 characters of A–Z a–z 0–9 _ - that begin with a letter or digit.
+
+    A batch is a token of a subject and part of a KV key: dots, blanks and wildcards would change
+    the subject, and KV keys refuse Korean.
+    """
+    return _BATCH.fullmatch(name) is not None
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One JetStream stream.
+
+    `first_write_wins`: a subject takes one message and refuses the next (error code 10077).
+    `latest_only`: a subject keeps its newest message. `max_message_bytes` of -1: no own bound.
+    """
+
+    name: str
+    subjects: tuple[str, ...]
+    first_write_wins: bool = False
+    latest_only: bool = False
+    max_message_bytes: int = -1
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """One durable pull consumer: the service's name, on the whole of the stream that it reads."""
+
+    stream: str
+    durable: ServiceName
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """One KV bucket."""
+
+    name: str
+    purpose: str
+
+
+SUBMISSIONS: Final = Stream(
+    "SUBMISSIONS", ("terms.submit", "terms.submit.>"), max_message_bytes=SUBMISSION_MAX_BYTES
+)
+TERMS: Final = Stream("TERMS", ("terms.accepted.*.*",), first_write_wins=True)
+ANALYSES: Final = Stream("ANALYSES", ("terms.analyzed.*.*",), first_write_wins=True)
+CARDS: Final = Stream("CARDS", ("cards.finished.*.*",), first_write_wins=True)
+DEAD_LETTERS: Final = Stream("DEAD_LETTERS", ("dead.*.*.*",), latest_only=True)
+BATCHES: Final = Stream("BATCHES", ("batches.*.*",), latest_only=True)
+STREAMS: Final = (SUBMISSIONS, TERMS, ANALYSES, CARDS, DEAD_LETTERS, BATCHES)
+
+CONSUMERS: Final[dict[ServiceName, Consumer]] = {
+    "ingest": Consumer("SUBMISSIONS", "ingest"),
+    "stage1": Consumer("TERMS", "stage1"),
+    "stage2": Consumer("ANALYSES", "stage2"),
+    "exporter": Consumer("CARDS", "exporter"),
+}
+
+COMPLETIONS: Final = Bucket("COMPLETIONS", "fit completions by fingerprint: the cache")
+ATTEMPTS: Final = Bucket("ATTEMPTS", "what was tried for a term in a stage, and what it cost")
+BUCKETS: Final = (COMPLETIONS, ATTEMPTS)
+
+# Headers of our messages. Publishers need to set none of them.
+REPLAYS: Final = "Cardflow-Replays"
+"""How often a person sent this dead letter again; attempts are counted from the last time."""
+TRACEPARENT: Final = "traceparent"
+
+# Error codes of the server that we branch on; the exception class does not tell them apart.
+ALREADY_WRITTEN: Final = 10077
+"""A first-write-wins subject holds a message already: for us that is success. The same code is
+given for a stream that is full, so the description decides; see `kernel.stream.outgoing`."""
+
+
+def submit_subject(batch: str) -> str:
+    return f"terms.submit.{batch}"
+
+
+def accepted_subject(batch: str, term_id: str) -> str:
+    return f"terms.accepted.{batch}.{term_id}"
+
+
+def analyzed_subject(batch: str, term_id: str) -> str:
+    return f"terms.analyzed.{batch}.{term_id}"
+
+
+def finished_subject(batch: str, term_id: str) -> str:
+    return f"cards.finished.{batch}.{term_id}"
+
+
+def dead_subject(service: str, batch: str, letter_id: str) -> str:
+    return f"dead.{service}.{batch}.{letter_id}"
+
+
+def batch_subject(batch: str, event: Literal["opened", "progress", "completed"]) -> str:
+    return f"batches.{batch}.{event}"
+
+
+def attempts_key(service: str, batch: str, term_id: str) -> str:
+    return f"{service}.{batch}.{term_id}"

@@ -1,0 +1,1 @@
+"""From an accepted term to its analysis."""

@@ -1,0 +1,36 @@
+"""stage1: TERMS → ANALYSES. Composition only."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from services.kernel import topology
+from services.kernel.app import Connected, Service, service_app
+from services.kernel.llm.opening import open_asker
+from services.kernel.settings import load_settings
+from services.kernel.stream.checkpoint import Checkpoint
+from services.kernel.stream.delivery import Handler
+from services.stage1.handler import AnalyzeTerms
+from services.stage1.settings import Stage1Settings
+
+settings = load_settings(Stage1Settings)
+
+
+@asynccontextmanager
+async def _open_handler(connected: Connected) -> AsyncIterator[Handler]:
+    async with open_asker(connected.js, settings, settings.stage1, connected.metrics) as asker:
+        yield AnalyzeTerms(asker)
+
+
+app = service_app(
+    Service(
+        name="stage1",
+        open_handler=_open_handler,
+        next_checkpoint=lambda js: Checkpoint(
+            js, topology.ANALYSES.name, topology.analyzed_subject
+        ),
+        concurrency=settings.stage1.concurrency,
+    ),
+    settings,
+)
