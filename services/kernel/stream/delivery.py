@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 import structlog
@@ -20,6 +21,7 @@ from structlog.contextvars import bound_contextvars
 from services.kernel import topology
 from services.kernel.errors import Outage, PermanentError
 from services.kernel.metrics import Metrics
+from services.kernel.nats_faults import NATS_FAULTS
 from services.kernel.stream.attempts import AlreadyDone, AttemptLedger, AttemptStore
 from services.kernel.stream.checkpoint import Checkpoint
 from services.kernel.stream.dead_letters import dead_letter, subject_of
@@ -141,7 +143,8 @@ class Delivery:
         error: Exception,
     ) -> None:
         verdict = self._policy.decide(error, attempt=max(ledger.used, 1), jitter=self._jitter())
-        if isinstance(verdict, GiveUp) or verdict.uses_attempt:
+        # What is refused at its first sight was no attempt; everything else is counted.
+        if isinstance(verdict, Retry) and verdict.uses_attempt or ledger.history.attempts:
             await ledger.fail(f"{type(error).__name__}: {error}"[:500])
             verdict = self._policy.decide(error, attempt=ledger.used, jitter=self._jitter())
         match verdict:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import structlog
 from nats.aio.msg import Msg
 
 from services.kernel.metrics import Metrics
+from services.kernel.nats_faults import NATS_FAULTS
 
 
 class InHand:

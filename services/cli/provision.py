@@ -1,0 +1,63 @@
+"""`cardflow provision`: the streams, consumers and buckets as the topology says."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from services.cli.common import (
+    FAILED,
+    DataOption,
+    JsonOption,
+    NatsOption,
+    nats_url,
+    out,
+    print_json,
+    run,
+)
+from services.kernel.settings import KernelSettings, load_settings
+from services.kernel.stream.provision import Drift, provision
+from services.kernel.stream.reading import connected
+
+cli = typer.Typer(add_completion=False)
+
+
+@cli.command(name="provision")
+def provision_command(
+    *,
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit 1 when something differs.")
+    ] = False,
+    data: DataOption = None,
+    nats: NatsOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Create what is missing and bring bounds up to date. Repeating it changes nothing."""
+    drifts = run(_provision(check, data, nats))
+    if json:
+        print_json({"changed": not check, "drift": [_as_json(drift) for drift in drifts]})
+    else:
+        for drift in drifts:
+            out.print(str(drift), markup=False)
+        if not drifts:
+            out.print("Everything is as the topology says.")
+    if check and drifts:
+        raise typer.Exit(FAILED)
+
+
+async def _provision(check: bool, data: object, nats: str | None) -> list[Drift]:
+    async with connected(nats_url(data, nats)) as nc:  # type: ignore[arg-type]
+        settings = load_settings(KernelSettings).nats
+        return await provision(nc.jetstream(timeout=10), settings, check_only=check)
+
+
+def _as_json(drift: Drift) -> dict[str, object]:
+    return {
+        "kind": drift.kind,
+        "name": drift.name,
+        "setting": drift.setting,
+        "wanted": drift.wanted,
+        "found": drift.found,
+        "changed": drift.changed,
+    }

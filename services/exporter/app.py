@@ -1,0 +1,77 @@
+"""exporter: CARDS → store, deck files, batch progress. Composition only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+from nats.aio.msg import Msg
+
+from services.exporter.formats import write_deck
+from services.exporter.handler import StoreCards
+from services.exporter.progress import ProgressReporter
+from services.exporter.settings import ExporterSettings
+from services.exporter.store import Store
+from services.exporter.writer import running_writer
+from services.kernel.app import Connected, Service, service_app
+from services.kernel.errors import PipelineError
+from services.kernel.settings import load_settings
+from services.kernel.stream.checkpoint import NoCheckpoint
+from services.kernel.stream.delivery import Handler
+
+_GROUP = 100
+settings = load_settings(ExporterSettings)
+
+
+@asynccontextmanager
+async def _open_handler(connected: Connected) -> AsyncIterator[Handler]:
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(Store.open(settings.exporter.store_path))
+        writer = await stack.enter_async_context(running_writer(store))
+
+        async def write_decks(batch: str) -> None:
+            await _write_decks(store, batch)
+
+        reporter = ProgressReporter(
+            connected.js,
+            store,
+            connected.publisher,
+            interval_s=settings.exporter.progress_interval_s,
+            on_completed=write_decks,
+        )
+
+        async def note_dead_letter(message: Msg) -> None:
+            reporter.changed(message.subject.split(".")[2])
+
+        dead_letters = await connected.nc.subscribe("dead.*.*.*", cb=note_dead_letter)
+        stack.push_async_callback(dead_letters.unsubscribe)
+        task = asyncio.create_task(reporter.run())
+        stack.callback(task.cancel)
+        yield StoreCards(writer, reporter.changed, connected.metrics)
+
+
+async def _write_decks(store: Store, batch: str) -> None:
+    """A deck that can't be written is no reason to hold back that its batch is complete."""
+    folder = settings.exporter.deck_dir
+    if folder is None or not (await store.batch_totals(batch)).finished:
+        return
+    for format_name in settings.exporter.deck_formats:
+        path = folder / f"{batch}.{format_name}"
+        try:
+            await write_deck(format_name, store.cards_of_batch(batch), path, batch)
+        except (PipelineError, OSError) as error:
+            structlog.get_logger().error("deck.failed", path=str(path), error=str(error))
+
+
+app = service_app(
+    Service(
+        name="exporter",
+        open_handler=_open_handler,
+        next_checkpoint=lambda _js: NoCheckpoint(),
+        concurrency=_GROUP,
+        fetch_many=True,
+    ),
+    settings,
+)

@@ -1,0 +1,190 @@
+"""Batch progress: derived from the streams and the store, published as events, stored nowhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import structlog
+from nats.js import JetStreamContext
+from pydantic import ValidationError
+
+from services.exporter.store import BatchTotals, Store
+from services.kernel import topology
+from services.kernel.contracts.analysis import TermAnalyzed
+from services.kernel.contracts.batch import BatchCompleted, BatchOpened, BatchProgress
+from services.kernel.contracts.dead_letter import DeadLetter
+from services.kernel.errors import PipelineError
+from services.kernel.nats_faults import NATS_FAULTS
+from services.kernel.stream.outgoing import Publisher
+from services.kernel.stream.reading import (
+    BatchCounts,
+    count_batch,
+    last_message,
+    messages_of,
+    subjects_of,
+)
+
+OnCompleted = Callable[[str], Awaitable[None]]
+
+
+def progress_of(
+    batch: str, counts: BatchCounts, stored: BatchTotals, dead: BatchTotals, now: datetime
+) -> BatchProgress:
+    """The event for these figures. Pure."""
+    current = stored.finished + counts.dead
+    total = max(counts.total, current)
+    return BatchProgress(
+        batch=batch,
+        current=current,
+        total=total,
+        progress=current / total if total else 0.0,
+        finished=stored.finished,
+        dead=counts.dead,
+        cached=stored.cached + dead.cached,
+        calls=stored.calls + dead.calls,
+        cost_usd=stored.cost_usd + dead.cost_usd,
+        at=now,
+    )
+
+
+def is_complete(counts: BatchCounts, stored: BatchTotals, opened: BatchOpened | None) -> bool:
+    """True when the batch was declared, all of it has arrived, and every term has ended."""
+    return (
+        opened is not None
+        and counts.submitted >= opened.expected
+        and counts.settled
+        and stored.finished >= counts.finished
+    )
+
+
+class ProgressReporter:
+    """Publishes `batches.<batch>.progress` and `.completed` for batches that changed."""
+
+    def __init__(
+        self,
+        js: JetStreamContext,
+        store: Store,
+        publisher: Publisher,
+        *,
+        interval_s: float,
+        on_completed: OnCompleted,
+    ) -> None:
+        self._js = js
+        self._store = store
+        self._publisher = publisher
+        self._interval_s = interval_s
+        self._on_completed = on_completed
+        self._changed: set[str] = set()
+        self._last: dict[str, tuple[int, int]] = {}
+        self._dead: dict[str, tuple[int, BatchTotals]] = {}
+        self._log = structlog.get_logger()
+
+    def changed(self, batch: str) -> None:
+        """The batch has something new; it is reported at the next tick."""
+        self._changed.add(batch)
+
+    async def run(self) -> None:
+        """Reports for ever, at most one event a batch and interval."""
+        while True:
+            await asyncio.sleep(self._interval_s)
+            try:
+                await self._tick()
+            except (PipelineError, *NATS_FAULTS) as error:
+                self._log.warning("progress.delayed", error=repr(error))
+
+    async def _tick(self) -> None:
+        for batch in sorted(self._changed | await self._unfinished()):
+            # Forgotten before it is looked at: what changes meanwhile is looked at again.
+            self._changed.discard(batch)
+            try:
+                await self._report(batch)
+            except BaseException:
+                self._changed.add(batch)
+                raise
+
+    async def _unfinished(self) -> set[str]:
+        """Batches that were opened and have no completed event since."""
+        events = await subjects_of(self._js, topology.BATCHES.name, "batches.*.*")
+        names = {tuple(subject.split(".")[1:]) for subject in events}
+        return {
+            batch
+            for batch, event in names
+            if event == "opened" and (batch, "completed") not in names
+        }
+
+    async def _report(self, batch: str) -> None:
+        counts = await count_batch(self._js, batch)
+        stored = await self._store.batch_totals(batch)
+        dead = await self._dead_totals(batch, counts.dead)
+        now = datetime.now(UTC)
+        event = progress_of(batch, counts, stored, dead, now)
+        if self._last.get(batch) != (event.current, event.total):
+            await self._publisher.publish(
+                topology.batch_subject(batch, "progress"), event.to_bytes()
+            )
+            self._last[batch] = (event.current, event.total)
+        opened = await self._opened(batch)
+        if opened is not None and is_complete(counts, stored, opened):
+            await self._complete(event, opened)
+
+    async def _complete(self, event: BatchProgress, opened: BatchOpened) -> None:
+        """The event comes last: who sees it finds the deck files."""
+        previous = await last_message(
+            self._js, topology.BATCHES.name, topology.batch_subject(event.batch, "completed")
+        )
+        if previous is not None:
+            before = BatchCompleted.model_validate_json(previous)
+            if (before.current, before.total) == (event.current, event.total):
+                return
+        await self._on_completed(event.batch)
+        completed = BatchCompleted(
+            **event.model_dump(),
+            duration_s=max(0.0, (event.at - opened.opened_at).total_seconds()),
+        )
+        await self._publisher.publish(
+            topology.batch_subject(event.batch, "completed"), completed.to_bytes()
+        )
+        self._log.info("batch.completed", batch=event.batch, finished=event.finished)
+
+    async def _opened(self, batch: str) -> BatchOpened | None:
+        data = await last_message(
+            self._js, topology.BATCHES.name, topology.batch_subject(batch, "opened")
+        )
+        return None if data is None else BatchOpened.model_validate_json(data)
+
+    async def _dead_totals(self, batch: str, count: int) -> BatchTotals:
+        """What the batch's dead letters cost; read again only when their number changes."""
+        known = self._dead.get(batch)
+        if known is None or known[0] != count:
+            known = (count, await self._sum_dead(batch))
+            self._dead[batch] = known
+        return known[1]
+
+    async def _sum_dead(self, batch: str) -> BatchTotals:
+        total = BatchTotals(finished=0, calls=0, cached=0, cost_usd=Decimal(0))
+        subject = f"dead.*.{batch}.*"
+        async for message in messages_of(self._js, topology.DEAD_LETTERS.name, subject):
+            letter = DeadLetter.model_validate_json(message.data)
+            total = _added(total, letter)
+        return total
+
+
+def _added(total: BatchTotals, letter: DeadLetter) -> BatchTotals:
+    """A term that died in stage 2 has paid for stage 1, too."""
+    calls, cost, cached = letter.history.calls, letter.history.cost_usd, 0
+    if letter.service == "stage2":
+        try:
+            stage1 = TermAnalyzed.model_validate_json(letter.original_payload).stage1
+        except ValidationError:
+            pass
+        else:
+            calls, cost, cached = calls + stage1.calls, cost + stage1.cost_usd, int(stage1.cached)
+    return BatchTotals(
+        finished=0,
+        calls=total.calls + calls,
+        cached=total.cached + cached,
+        cost_usd=total.cost_usd + cost,
+    )

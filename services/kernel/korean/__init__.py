@@ -1,0 +1,1 @@
+"""Pure Korean: no I/O, no contracts."""
