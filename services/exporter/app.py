@@ -60,7 +60,7 @@ async def _write_decks(store: Store, batch: str) -> None:
     for format_name in settings.exporter.deck_formats:
         path = folder / f"{batch}.{format_name}"
         try:
-            await write_deck(format_name, store.cards_of_batch(batch), path, batch)
+            await write_deck(format_name, store.cards_of_batch(batch), path)
         except (PipelineError, OSError) as error:
             structlog.get_logger().error("deck.failed", path=str(path), error=str(error))
 

@@ -55,12 +55,12 @@ def stored(term: str, *, finished_at: datetime = NOON, **values: Any) -> StoredC
 CARDS = [stored("책"), stored("물"), stored("책", tab_name="Hanja", honorific_level="polite")]
 
 
-def make(path: Path, *cards: StoredCard, deck_name: str = DECK) -> Path:
+def make(path: Path, *cards: StoredCard) -> Path:
     async def stream() -> AsyncIterator[StoredCard]:
         for card in cards:
             yield card
 
-    asyncio.run(write_deck(path.suffix[1:], stream(), path, deck_name))
+    asyncio.run(write_deck(path.suffix[1:], stream(), path))
     return path
 
 
@@ -163,7 +163,7 @@ def test_a_deck_that_grows_brings_only_what_is_new(collection: Collection, tmp_p
 def test_two_decks_of_one_moment_live_side_by_side(collection: Collection, tmp_path: Path) -> None:
     take_package(collection, make(tmp_path / "x.apkg", *CARDS))
     others = [replace(card, deck="Other") for card in CARDS]
-    package = make(tmp_path / "y.apkg", *others, deck_name="Other")
+    package = make(tmp_path / "y.apkg", *others)
     assert take_package(collection, package) == (3, 0)
     assert (collection.note_count(), collection.card_count()) == (6, 6)
     assert len(collection.find_notes("deck:Other")) == 3

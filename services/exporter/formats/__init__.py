@@ -19,9 +19,7 @@ from services.kernel.errors import SettingsError, TransientError
 class Writer(Protocol):
     """Writes a deck to `target`, a new file in a folder of its own; gives the number of cards."""
 
-    async def __call__(
-        self, cards: AsyncIterator[StoredCard], target: Path, deck_name: str
-    ) -> int: ...
+    async def __call__(self, cards: AsyncIterator[StoredCard], target: Path) -> int: ...
 
 
 FORMATS: Final[dict[str, Writer]] = {
@@ -54,10 +52,8 @@ def format_of(path: Path) -> str:
     )
 
 
-async def write_deck(
-    format_name: str, cards: AsyncIterator[StoredCard], path: Path, deck_name: str
-) -> int:
-    """Write the cards to `path`, and give their number.
+async def write_deck(format_name: str, cards: AsyncIterator[StoredCard], path: Path) -> int:
+    """Write the cards to `path`, each for the deck that it was made for, and give their number.
 
     The file appears whole or not at all, and then is on the disk: it is drafted beside its place
     and moved there. A file that was there before stays until that moment. Missing folders are
@@ -65,25 +61,23 @@ async def write_deck(
     format, or a place that can't be written; TransientError when the disk fails.
     """
     try:
-        return await _write(_writer(format_name), cards, path, deck_name)
+        return await _write(_writer(format_name), cards, path)
     finally:
         if isinstance(cards, AsyncGenerator):
             await cards.aclose()
 
 
-async def _write(
-    write: Writer, cards: AsyncIterator[StoredCard], path: Path, deck_name: str
-) -> int:
+async def _write(write: Writer, cards: AsyncIterator[StoredCard], path: Path) -> int:
     first = await anext(cards, None)
     if first is None:
         raise SettingsError(
-            f"no cards yet for {deck_name!r}: check the name, or wait until its first term is done"
+            f"no cards yet for {path.name}: check the batch or deck, or wait for its first card"
         )
     with _translated(path):
         await in_thread(path.parent.mkdir, parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".cardflow-", dir=path.parent) as folder:
             draft = Path(folder) / f"draft{path.suffix}"
-            count = await write(_joined(first, cards), draft, deck_name)
+            count = await write(_joined(first, cards), draft)
             await in_thread(_put_in_place, draft, path)
     return count
 

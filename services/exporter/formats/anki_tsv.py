@@ -36,11 +36,11 @@ HEADER: Final = "".join(
 )
 
 
-async def write(cards: AsyncIterator[StoredCard], target: Path, deck_name: str) -> int:
-    """Write the deck for `deck_name`, whose `::` make sub-decks."""
+async def write(cards: AsyncIterator[StoredCard], target: Path) -> int:
+    """Write the cards with their decks, in whose names `::` makes sub-decks."""
 
     def line(stored: StoredCard, position: int) -> str:
         fields = written_fields(stored, position)
-        return tab_separated((guid(stored), deck_name, *fields, " ".join(anki_tags(stored))))
+        return tab_separated((guid(stored), stored.deck, *fields, " ".join(anki_tags(stored))))
 
     return await write_lines(cards, target, line, header=HEADER)

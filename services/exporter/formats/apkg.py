@@ -41,9 +41,9 @@ _FAST: Final = 1
 """Deflate level: on text of this kind 6 takes four times as long for a tenth less."""
 
 
-async def write(cards: AsyncIterator[StoredCard], target: Path, deck_name: str) -> int:
-    """Write the deck; needs a folder of its own, where it leaves its working file too."""
-    package = await in_thread(_Package, target.with_name("collection.anki2"), deck_name)
+async def write(cards: AsyncIterator[StoredCard], target: Path) -> int:
+    """Write the cards into their decks; needs a folder of its own, where it leaves its working file too."""
+    package = await in_thread(_Package, target.with_name("collection.anki2"))
     try:
         async for chunk in chunks(cards):
             await in_thread(package.add, chunk)
@@ -56,10 +56,10 @@ async def write(cards: AsyncIterator[StoredCard], target: Path, deck_name: str) 
 class _Package:
     """The collection inside a package while it grows. Its methods block."""
 
-    def __init__(self, path: Path, deck_name: str) -> None:
+    def __init__(self, path: Path) -> None:
         self.count = 0
         self._path = path
-        self._deck = genanki.Deck(deck_id(deck_name), deck_name)
+        self._decks: dict[str, genanki.Deck] = {}
         self._note_type = _note_type()
         self._ids: Iterator[int] = itertools.count(1)
         self._newest_s = 0
@@ -79,13 +79,13 @@ class _Package:
             self.count += 1
             self._newest_s = max(self._newest_s, int(stored.finished_at.timestamp()))
             note = self._note(stored)
-            note.write_to_db(cursor, 0, self._deck.deck_id, self._ids)
+            note.write_to_db(cursor, 0, self._deck(stored.deck).deck_id, self._ids)
 
     def finish(self, target: Path) -> None:
         """Set the time of all notes, then pack the collection into `target`."""
         cursor = self._db.cursor()
-        self._deck.add_model(self._note_type)
-        self._deck.write_to_db(cursor, self._newest_s, self._ids)
+        for deck in self._decks.values():
+            deck.write_to_db(cursor, self._newest_s, self._ids)
         cursor.execute("UPDATE notes SET mod = ?", (self._newest_s,))
         cursor.execute("UPDATE cards SET mod = ?", (self._newest_s,))
         self._db.commit()
@@ -94,6 +94,12 @@ class _Package:
 
     def close(self) -> None:
         self._db.close()
+
+    def _deck(self, name: str) -> genanki.Deck:
+        if name not in self._decks:
+            deck = self._decks[name] = genanki.Deck(deck_id(name), name)
+            deck.add_model(self._note_type)
+        return self._decks[name]
 
     def _note(self, stored: StoredCard) -> genanki.Note:
         fields = [*written_fields(stored, self.count), *("" for _ in SPARE_FIELDS)]

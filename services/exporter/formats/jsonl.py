@@ -14,7 +14,7 @@ from services.exporter.stored import StoredCard
 _LINE_ENDS: Final = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 
 
-async def write(cards: AsyncIterator[StoredCard], target: Path, deck_name: str) -> int:
+async def write(cards: AsyncIterator[StoredCard], target: Path) -> int:
     """Write the deck; each card names the deck that it was made for."""
     return await write_lines(cards, target, _line)
 

@@ -12,7 +12,7 @@ from services.kernel.contracts.card import COLUMNS
 _FORMULA_STARTS = ("=", "+", "-", "@")
 
 
-async def write(cards: AsyncIterator[StoredCard], target: Path, deck_name: str) -> int:
+async def write(cards: AsyncIterator[StoredCard], target: Path) -> int:
     """Write the deck; its name is in no column."""
     header = "\t".join(COLUMNS) + "\n"
     return await write_lines(cards, target, _line, header=header)

@@ -1,4 +1,4 @@
-"""Finished cards for tests, and decks made of them; everything that a test does not name has a fixed value."""
+"""Finished cards for tests, and decks made of them; what a test does not name is fixed."""
 
 from __future__ import annotations
 
@@ -120,11 +120,9 @@ async def stream(cards: Iterable[StoredCard]) -> AsyncIterator[StoredCard]:
         yield each
 
 
-async def written(
-    tmp_path: Path, format_name: str, *cards: StoredCard, deck_name: str = "Korean"
-) -> Path:
+async def written(tmp_path: Path, format_name: str, *cards: StoredCard) -> Path:
     path = tmp_path / f"deck.{format_name}"
-    assert await write_deck(format_name, stream(cards), path, deck_name) == len(cards)
+    assert await write_deck(format_name, stream(cards), path) == len(cards)
     return path
 
 

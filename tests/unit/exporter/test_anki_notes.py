@@ -107,9 +107,6 @@ def test_model_text_is_inert_in_anki(text: str, html: str) -> None:
     assert field_html(text) == html
 
 
-# The two formats for Anki
-
-
 async def test_a_package_takes_its_time_from_the_newest_card(tmp_path: Path) -> None:
     cards = [stored("책", finished_at=after(60.9)), stored("물", finished_at=NOON)]
     path = await written(tmp_path, "apkg", *cards)
@@ -136,8 +133,8 @@ async def test_new_cards_are_due_in_their_order(tmp_path: Path) -> None:
 async def test_the_text_for_anki_has_its_headers_and_the_guids_of_the_package(
     tmp_path: Path,
 ) -> None:
-    made = stored(front="<b>?", tags=("pos:noun", "a b"))
-    path = await written(tmp_path, "tsv", made, deck_name="Korean::TOPIK")
+    made = stored(front="<b>?", tags=("pos:noun", "a b"), deck="Korean::TOPIK")
+    path = await written(tmp_path, "tsv", made)
     key = guid(made)
     assert path.read_bytes().decode() == (
         "#separator:tab\n#html:true\n#notetype:cardflow v1\n"

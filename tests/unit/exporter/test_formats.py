@@ -29,15 +29,12 @@ def names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
-# Files
-
-
 @pytest.mark.parametrize("format_name", FORMATS)
 async def test_the_same_data_gives_the_same_bytes(tmp_path: Path, format_name: str) -> None:
     cards = [stored("책"), stored("물", finished_at=after(3)), stored("새", tab_name="Hanja")]
     one = await written(tmp_path, format_name, *cards)
     two = tmp_path / "a" / "longer" / "path" / one.name
-    await write_deck(format_name, stream(cards), two, "Korean")
+    await write_deck(format_name, stream(cards), two)
     assert one.read_bytes() == two.read_bytes()
 
 
@@ -78,13 +75,13 @@ def nine_columns(path: Path) -> list[dict[str, str]]:
 async def test_no_cards_are_an_error_that_touches_nothing(tmp_path: Path, format_name: str) -> None:
     path = tmp_path / "new" / "deck"
     with pytest.raises(SettingsError, match="no cards yet for 'Korean'"):
-        await write_deck(format_name, stream([]), path, "Korean")
+        await write_deck(format_name, stream([]), path)
     assert not path.parent.exists()
 
 
 async def test_an_unknown_format_is_named_with_those_known(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="unknown format 'docx': expected one of apkg, tsv"):
-        await write_deck("docx", stream([stored()]), tmp_path / "x", "Korean")
+        await write_deck("docx", stream([stored()]), tmp_path / "x")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +119,7 @@ async def test_after_an_error_the_old_file_stands_and_nothing_else(
     path.write_text("old")
     broken = breaking(TransientError("the store is locked"), cards)
     with pytest.raises(TransientError, match="the store is locked"):
-        await write_deck(format_name, broken, path, "Korean")
+        await write_deck(format_name, broken, path)
     assert path.read_text() == "old"
     assert names(tmp_path) == ["deck"]
 
@@ -137,7 +134,7 @@ async def test_a_cancelled_writer_leaves_nothing(tmp_path: Path, format_name: st
         waiting.set()
         await asyncio.Event().wait()
 
-    task = asyncio.create_task(write_deck(format_name, endless(), tmp_path / "deck", "Korean"))
+    task = asyncio.create_task(write_deck(format_name, endless(), tmp_path / "deck"))
     await waiting.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -172,12 +169,12 @@ async def test_the_cards_are_closed_when_their_writer_fails(tmp_path: Path) -> N
             closed.append(True)
 
     with pytest.raises(SettingsError):
-        await write_deck("docx", cards(), tmp_path / "deck", "Korean")
+        await write_deck("docx", cards(), tmp_path / "deck")
     unstarted = cards()
     await anext(unstarted)
     (tmp_path / "deck").mkdir()
     with pytest.raises(PipelineError):
-        await write_deck("jsonl", unstarted, tmp_path / "deck", "Korean")
+        await write_deck("jsonl", unstarted, tmp_path / "deck")
     assert closed == [True]
 
 
@@ -194,20 +191,20 @@ async def test_cards_need_not_be_a_generator(tmp_path: Path) -> None:
                 raise StopAsyncIteration
             return self.cards.pop()
 
-    assert await write_deck("jsonl", Once(), tmp_path / "deck", "Korean") == 1
+    assert await write_deck("jsonl", Once(), tmp_path / "deck") == 1
 
 
 async def test_a_place_that_is_a_folder_is_a_settings_error(tmp_path: Path) -> None:
     (tmp_path / "deck").mkdir()
     with pytest.raises(SettingsError, match="name a file in a folder"):
-        await write_deck("jsonl", stream([stored()]), tmp_path / "deck", "Korean")
+        await write_deck("jsonl", stream([stored()]), tmp_path / "deck")
     assert names(tmp_path) == ["deck"]
 
 
 async def test_a_folder_that_is_a_file_is_a_settings_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match="name a file in a folder"):
-        await write_deck("jsonl", stream([stored()]), tmp_path / "file" / "deck", "Korean")
+        await write_deck("jsonl", stream([stored()]), tmp_path / "file" / "deck")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +213,7 @@ async def test_a_folder_that_is_a_file_is_a_settings_error(tmp_path: Path) -> No
 )
 async def test_a_failing_disk_is_a_transient_error(tmp_path: Path, error: Exception) -> None:
     with pytest.raises(TransientError, match="check the disk and its free space"):
-        await write_deck("apkg", breaking(error, 1), tmp_path / "deck", "Korean")
+        await write_deck("apkg", breaking(error, 1), tmp_path / "deck")
 
 
 async def test_a_file_has_the_rights_that_the_operator_set(tmp_path: Path) -> None:
@@ -232,12 +229,9 @@ async def test_a_deck_goes_from_the_store_to_its_file(tmp_path: Path) -> None:
     async with Store.open(tmp_path / "store.sqlite") as store:
         await store.put([finished("물", position=2), finished("책", position=1)])
         cards = store.cards_of_deck("Korean")
-        assert await write_deck("jsonl", cards, tmp_path / "deck.jsonl", "Korean") == 2
+        assert await write_deck("jsonl", cards, tmp_path / "deck.jsonl") == 2
     lines = (tmp_path / "deck.jsonl").read_text().splitlines()
     assert [json.loads(line)["tags"] for line in lines] == [["term:책", "pos:noun"]] * 2
-
-
-# Nine columns and JSON lines
 
 
 async def test_nine_columns_with_a_header(tmp_path: Path) -> None:
