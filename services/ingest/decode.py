@@ -13,7 +13,18 @@ from services.kernel.errors import TermRefused
 from services.kernel.korean.normal_form import NormalForm
 
 JSON_MAX_DEPTH = 8
-_PARTS_OF_SPEECH = frozenset(get_args(PartOfSpeech))
+_PARTS_OF_SPEECH: dict[str, PartOfSpeech] = {
+    **{name: name for name in get_args(PartOfSpeech)},
+    "명사": "noun",
+    "동사": "verb",
+    "형용사": "adjective",
+    "부사": "adverb",
+    "조사": "particle",
+    "관형사": "determiner",
+    "수사": "numeral",
+    "대명사": "pronoun",
+    "감탄사": "interjection",
+}
 
 
 def decode_submission(payload: bytes) -> TermSubmitted:
@@ -24,8 +35,8 @@ def decode_submission(payload: bytes) -> TermSubmitted:
         raise TermRefused(
             "payload", "not_utf8", f"byte {error.start} is not UTF-8; publish UTF-8 text or JSON"
         ) from error
-    if text.lstrip()[:1] not in ("{", "[", '"'):
-        return TermSubmitted(term=text)
+    if text.lstrip()[:1] not in ("{", '"'):
+        return TermSubmitted(term=text)  # `[명사] 책` is a term with a gloss, no JSON.
     return _from_json(text)
 
 
@@ -83,8 +94,7 @@ def unknown_fields(payload: bytes) -> list[str]:
 
 
 def part_of_speech(submitted: TermSubmitted) -> PartOfSpeech | None:
-    name = (submitted.type or "").strip().lower()
-    return name if name in _PARTS_OF_SPEECH else None  # type: ignore[return-value]
+    return _PARTS_OF_SPEECH.get((submitted.type or "").strip().lower())
 
 
 def combined_hint(submitted: TermSubmitted, form: NormalForm) -> str | None:

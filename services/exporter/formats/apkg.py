@@ -42,7 +42,7 @@ _FAST: Final = 1
 
 
 async def write(cards: AsyncIterator[StoredCard], target: Path) -> int:
-    """Write the cards into their decks; needs a folder of its own, where it leaves its working file too."""
+    """Write the cards into their decks; needs a folder of its own for its working file."""
     package = await in_thread(_Package, target.with_name("collection.anki2"))
     try:
         async for chunk in chunks(cards):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -50,6 +51,7 @@ class Declared:
     never_term: frozenset[int] = frozenset()
 
 
+@functools.lru_cache(maxsize=1_000)
 def field_of(name: str) -> str | None:
     """The field that a column of this name holds: `단어 (Korean)` → term."""
     bare = _BRACKETED.sub("", name).strip(" \t\n.:*\ufeff\u200b").casefold()
@@ -123,16 +125,13 @@ def _only_gloss(unnamed: Sequence[int], rows: Sequence[tuple[str, ...]]) -> list
 def _term_column(
     fields: Mapping[int, str], rows: Sequence[tuple[str, ...]], free: Sequence[int]
 ) -> int:
-    """The column named so, if it holds any Korean; else the one with the most Korean cells."""
+    """The column with the most Korean cells, of those named so if there are any; the first wins."""
 
     def hangul_cells(index: int) -> int:
         return sum(contains_hangul(_cell(row, index)) for row in rows)
 
     named = [index for index, name in fields.items() if name == "term"]
-    best = max(named, key=hangul_cells, default=None)
-    if best is not None and (hangul_cells(best) or not any(map(hangul_cells, free))):
-        return best
-    return max(free, key=hangul_cells, default=0)
+    return max(named or free, key=hangul_cells, default=0)
 
 
 def _row(record: Record, columns: Columns) -> Row | BadRow:
@@ -167,4 +166,4 @@ def _cell(cells: Sequence[str], index: int) -> str:
 
 
 def _is_number(cell: str) -> bool:
-    return _POSITION.fullmatch(cell.strip().rstrip(".")) is not None
+    return _POSITION.fullmatch(cell.strip().rstrip(".)")) is not None

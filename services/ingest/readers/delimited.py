@@ -11,6 +11,10 @@ from services.ingest.readers.rows import CHARACTERS_MAX, SHOWN_CHARACTERS, BadRo
 
 _CANDIDATES = ("\t", ",", ";")
 
+_RECORD_LINES_MAX = 200
+"""A cell of more lines is taken for a quote never closed. Also bounds how often a line is read
+again, in a file where every line has such a quote."""
+
 
 def find_separator(lines: Sequence[str]) -> str | None:
     """The separator of a table of which these are the first lines; None if they are no table.
@@ -92,7 +96,8 @@ class _Feed:
             raise StopIteration
         self.taken.append(line)
         self._characters += len(line.text) + 1
-        if line.is_overlong or self._characters > CHARACTERS_MAX + 1:
+        too_many = len(self.taken) > _RECORD_LINES_MAX or self._characters > CHARACTERS_MAX + 1
+        if line.is_overlong or too_many:
             raise _RecordTooLong
         return line.text + "\n"
 

@@ -1,8 +1,8 @@
 """From bytes to lines of text: which encoding a file has, and reading it in bounded memory.
 
 The order is byte order mark, strict UTF-8, CP949. CP949 and not EUC-KR: Windows writes syllables
-with it that EUC-KR lacks (뷁, 똠). More than a few words of CP949 are never valid UTF-8; the other
-way round much is, so what fits UTF-8 is never guessed at.
+with it that EUC-KR lacks (뷁, 똠). A list in CP949 is hardly ever valid UTF-8; the other way
+round accidents are common (café), so what fits UTF-8 is never guessed at.
 """
 
 from __future__ import annotations

@@ -113,11 +113,12 @@ FILES: dict[str, tuple[str, str, list[Fields]]] = {
         "word,korean\nbook,책\n",
         [{"term": "책", "hint": "book"}],
     ),
-    "the term's column holds no Korean": (
+    "a named column is trusted": (
         "a.csv",
-        "word,translation\nbook,책\n",
-        [{"term": "책", "hint": "book"}],
+        "term,hint\nbook,책\n",
+        [{"term": "book", "hint": "책"}],
     ),
+    "cells left empty": ("a.csv", "term,type,hint\n책,,\n물\n", [{"term": "책"}, {"term": "물"}]),
     "several hints": (
         "a.csv",
         "어휘,한자,뜻\n사과,沙果,apple\n책,,book\n",
@@ -305,6 +306,11 @@ BAD_ROWS = {
     "a quote never closed in a long file": (
         "a.csv",
         'term,hint\n"책,y\n물,x\n불,z\n' + "\n" * CHARACTERS_MAX,
+        {2: "a quote"},
+    ),
+    "a quote never closed before much text": (
+        "a.csv",
+        'term,hint\n"책,y\n물,x\n불,z\n' + (" " * 60_000 + "\n") * 2,
         {2: "a quote"},
     ),
     "a long line within an open quote": (
