@@ -1,0 +1,144 @@
+"""`cardflow up` as a real process, for tests: everything between publisher and deck is real."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+READY_S = 60.0
+
+
+class Pipeline:
+    """One `cardflow up` on a folder, and the command line to talk to it."""
+
+    def __init__(self, data: Path, *flags: str) -> None:
+        self.data = data
+        self._flags = flags
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Returns when it printed `ready`."""
+        command = [*cardflow("up", "--data", str(self.data)), *self._flags]
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
+        )
+        assert self._process.stdout is not None
+        printed = []
+        for line in self._process.stdout:
+            printed.append(line)
+            if line.strip() == "ready":
+                return
+        raise AssertionError("cardflow up ended before it was ready:\n" + "".join(printed))
+
+    def stop(self, number: int = signal.SIGTERM, *, within_s: float = 40) -> int:
+        """Sends the signal to the supervisor; its exit code."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        assert self._process.stdout is not None
+        code = self._process.wait(within_s)
+        self._process.stdout.close()
+        self._process = None
+        return code
+
+    def stop_if_running(self) -> None:
+        if self._process is not None:
+            self.stop()
+
+    @property
+    def endpoints(self) -> dict[str, Any]:
+        loaded: dict[str, Any] = json.loads((self.data / "endpoints.json").read_text())
+        return loaded
+
+    @property
+    def nats_url(self) -> str:
+        return str(self.endpoints["nats_url"])
+
+    def pid_of(self, name: str) -> int:
+        endpoints = self.endpoints
+        if name == "nats-server":
+            return int(endpoints["nats_pid"])
+        if name == "simulator":
+            return int(endpoints["simulator_pid"])
+        return next(int(s["pid"]) for s in endpoints["services"] if s["name"] == name)
+
+    def simulator(self) -> dict[str, Any]:
+        """What the simulator was asked: GET /stats."""
+        base_url = self.endpoints["provider"]["base_url"].removesuffix("/api/v1")
+        with urllib.request.urlopen(f"{base_url}/stats", timeout=5) as answer:  # noqa: S310
+            stats: dict[str, Any] = json.load(answer)
+            return stats
+
+    def run(self, *arguments: str, exit_code: int | None = 0) -> str:
+        """A command on this pipeline; its standard output."""
+        done = subprocess.run(
+            cardflow(*arguments, "--data", str(self.data)),
+            capture_output=True,
+            text=True,
+            env=environment(),
+            timeout=110,
+            check=False,
+        )
+        if exit_code is not None:
+            assert done.returncode == exit_code, f"{arguments}: {done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def json(self, *arguments: str, exit_code: int | None = 0) -> Any:
+        return json.loads(self.run(*arguments, "--json", exit_code=exit_code))
+
+
+@contextmanager
+def running_pipeline(data: Path, *flags: str) -> Iterator[Pipeline]:
+    pipeline = Pipeline(data, *flags)
+    pipeline.start()
+    try:
+        yield pipeline
+    finally:
+        pipeline.stop_if_running()
+
+
+def cardflow(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "services.cli", *arguments]
+
+
+def environment() -> dict[str, str]:
+    """Ours, without settings that a developer's shell may hold."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("CARDFLOW_", "OPENROUTER_"))}
+    return kept | {"CARDFLOW_NATS__ACK_WAIT_S": "3"}
+
+
+def until(condition: Callable[[], bool], *, within_s: float, what: str) -> None:
+    """Polls the condition to its deadline."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"not within {within_s} s: {what}")
+
+
+def shipped_terms() -> list[dict[str, str]]:
+    """The shipped word list as rows."""
+    import csv
+    from importlib.resources import files
+
+    text = (files("services.simulator") / "data" / "beginner_terms.csv").read_text("utf-8")
+    return list(csv.DictReader(text.splitlines()))
+
+
+def invented_words(count: int) -> list[str]:
+    """Hangul that is in nobody's list, the same in every run."""
+    first, last = 0xAC00, 0xD7A3
+    span = last - first
+    return [
+        chr(first + (i * 7919) % span) + chr(first + (i * 104_729 + 13) % span)
+        for i in range(count)
+    ]
