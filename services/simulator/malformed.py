@@ -120,7 +120,7 @@ def _json(answer: Answer) -> str:
 def _field(answer: Answer, variant: int) -> tuple[str, Answer]:
     """A field that may not miss, and the object that holds it: the answer or its first card."""
     part = answer["cards"][0] if answer.get("cards") else answer
-    needed = [n for n in ("primary_meaning", "ipa", "pos", "front", "back", "tags") if n in part]
+    needed = [n for n in ("primary_meaning", "ipa", "pos", "front", "back") if n in part]
     name = needed[variant % len(needed)] if needed else next(iter(part))
     return name, part
 

@@ -48,8 +48,8 @@ class SimulatorSettings:
 
     `latency_ms` ± `jitter_ms` (evenly spread, never below 0) passes before an answer; a share of
     `tail_rate` of the calls takes `tail_ms` longer. `rpm`: calls in any 60 s, 0: no limit.
-    The rates are shares of 0–1 and add up: an error goes before a malformed reply. A hang lasts
-    until the client gives up. An empty tuple of kinds means all kinds.
+    The rates are shares of 0–1; `malformed_rate` is one of the calls that no error hits. A hang
+    lasts until the caller gives up. An empty tuple of kinds means all kinds.
     `down` answers every call with 503, `refuse_status` with that status (401, 402, ...) unless 0.
     Equal seeds give equal fates to equal calls, in whatever order they come.
     """

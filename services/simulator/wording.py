@@ -21,6 +21,8 @@ _EMPTY_WORDS = frozenset(
 _LONGEST_ENDING = 3
 """Letters by which forms of a word differ at most: walk, walking."""
 _SHORTEST_STEM = 3
+_SHORTEST_PART = 4
+"""Shorter words stand in others by chance: eat in weather."""
 
 
 def count_words(text: str) -> int:
@@ -61,10 +63,15 @@ def content_words(*texts: str) -> frozenset[str]:
 def gives_away(text: str, told: frozenset[str]) -> int:
     """How many words of the text tell of the answer's `content_words`; 0: it can be asked.
 
-    Words are alike when one is the other with an ending; too strict is better than too lax.
+    A word tells of another that it is but for an ending, or that it contains, as bedroom does of
+    room. Too strict is better here than too lax.
     """
+    parts = [word for word in told if len(word) >= _SHORTEST_PART]
     stems = frozenset[str]().union(*map(_stems, told))
-    return sum(word in stems or not _stems(word).isdisjoint(told) for word in content_words(text))
+    return sum(
+        word in stems or not _stems(word).isdisjoint(told) or any(part in word for part in parts)
+        for word in content_words(text)
+    )
 
 
 def join_up(

@@ -13,7 +13,7 @@ from services.kernel.errors import ReplyRejected
 from services.stage2.primer import primer
 from services.stage2.prompt import CardReply, CardsReply, required_card_types
 
-CHECKS = ("card_types", "no_duplicates", "no_markup", "bounds")
+CHECKS = ("term", "card_types", "no_duplicates", "no_markup", "bounds")
 _FOREIGN_MATTER = re.compile(r"https?://|www\.|<[a-zA-Z/!]|\{\{|\[sound:|```", re.IGNORECASE)
 _MODEL_TAGS = ("concept", "metaphor", "comparison_term", "character", "level", "formality")
 _TAGS_MAX = 12
@@ -29,6 +29,9 @@ def checked_cards(reply: CardsReply, analyzed: TermAnalyzed) -> tuple[Card, ...]
         raise ReplyRejected("missing_card", f"no {', '.join(missing)} card")
     if "Hanja" in by_type and analyzed.analysis.hanja is None:
         raise ReplyRejected("hanja_card", "a Hanja card for a term without hanja")
+    term = analyzed.accepted.term
+    if not any(term in card.front or term in card.back for card in reply.cards):
+        raise ReplyRejected("wrong_term", f"no card so much as mentions {term}")
     if len({_line(card.front) for card in reply.cards}) != len(reply.cards):
         raise ReplyRejected("duplicate_card", "two cards have the same front")
     ordered = [by_type[wanted] for wanted in required]
