@@ -58,6 +58,7 @@ class Service:
     `open_handler` opens what the handler needs and closes it at the end. `concurrency` messages
     are handled at once; with `fetch_many` they are fetched and handled in groups of that size, for
     handlers that are short. `next_checkpoint` gives the stream that the service writes.
+    `check_settings` raises SettingsError before anything is opened.
     """
 
     name: topology.ServiceName
@@ -66,6 +67,7 @@ class Service:
     concurrency: int
     fetch_many: bool = False
     identify: Callable[[Incoming], Identity] = identity_of_subject
+    check_settings: Callable[[], object] = lambda: None
 
 
 class Frame:
@@ -141,6 +143,7 @@ class Frame:
     async def _lifespan(self, **_options: Any) -> AsyncIterator[None]:
         log = self._settings.log
         configure_logs(self._service.name, level=log.level, format=log.format)
+        self._service.check_settings()
         async with serve_probes(self._settings.http, self._metrics, self._readiness):
             yield
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from services.kernel import topology
 from services.kernel.app import Connected, Service, service_app
 from services.kernel.llm.opening import open_asker
-from services.kernel.settings import load_settings
+from services.kernel.settings import load_settings, resolve_provider
 from services.kernel.stream.checkpoint import Checkpoint
 from services.kernel.stream.delivery import Handler
 from services.stage2.handler import WriteCards
@@ -29,6 +29,7 @@ app = service_app(
         open_handler=_open_handler,
         next_checkpoint=lambda js: Checkpoint(js, topology.CARDS.name, topology.finished_subject),
         concurrency=settings.stage2.concurrency,
+        check_settings=lambda: resolve_provider(settings),
     ),
     settings,
 )

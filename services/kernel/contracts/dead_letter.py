@@ -16,6 +16,9 @@ class DeadLetter(Contract):
 
     `letter_id` is the term's id, or a hash of the payload where there is no term. `reason` is a
     short code, `message` the whole story, `causes` the chain behind it, nearest first.
+
+    A letter that a person decided against keeps standing, so that its term stays accounted for:
+    `discarded_at` says when, `note` why. Both are None while it waits.
     """
 
     model_config = ConfigDict(
@@ -38,3 +41,5 @@ class DeadLetter(Contract):
     original_payload: bytes
     first_at: datetime
     last_at: datetime
+    discarded_at: datetime | None = None
+    note: str | None = None
