@@ -21,7 +21,7 @@ from services.kernel.settings import load_settings
 from services.kernel.stream.checkpoint import NoCheckpoint
 from services.kernel.stream.delivery import Handler
 
-_GROUP = 100
+_AT_ONCE = 100
 settings = load_settings(ExporterSettings)
 
 
@@ -70,8 +70,8 @@ app = service_app(
         name="exporter",
         open_handler=_open_handler,
         next_checkpoint=lambda _js: NoCheckpoint(),
-        concurrency=_GROUP,
-        fetch_many=True,
+        concurrency=_AT_ONCE,
+        fetch_size=_AT_ONCE,
     ),
     settings,
 )

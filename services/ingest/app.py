@@ -17,7 +17,7 @@ from services.kernel.settings import KernelSettings, load_settings
 from services.kernel.stream.checkpoint import Checkpoint
 from services.kernel.stream.delivery import Handler
 
-_GROUP = 100
+_AT_ONCE = 100
 
 
 def first_sequences(js: JetStreamContext) -> FirstSequence:
@@ -50,8 +50,8 @@ app = service_app(
         name="ingest",
         open_handler=_open_handler,
         next_checkpoint=lambda js: Checkpoint(js, topology.TERMS.name, topology.accepted_subject),
-        concurrency=_GROUP,
-        fetch_many=True,
+        concurrency=_AT_ONCE,
+        fetch_size=_AT_ONCE,
         identify=identify_submission,
     ),
     load_settings(KernelSettings),

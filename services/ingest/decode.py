@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -13,6 +15,8 @@ from services.kernel.errors import TermRefused
 from services.kernel.korean.normal_form import NormalForm
 
 JSON_MAX_DEPTH = 8
+_STRING = re.compile(r'"(?:[^"\\]|\\.?)*+"?', re.DOTALL)
+"""A string of JSON, or one that is never closed. Possessive: takes linear time on any input."""
 _PARTS_OF_SPEECH: dict[str, PartOfSpeech] = {
     **{name: name for name in get_args(PartOfSpeech)},
     "명사": "noun",
@@ -51,8 +55,7 @@ def _from_json(text: str) -> TermSubmitted:
         ) from error
     if isinstance(value, str):
         return TermSubmitted(term=value)
-    if not isinstance(value, dict):
-        raise TermRefused("payload", "not_object", "send one JSON object or the bare term")
+    _refuse_broken_text(value)
     try:
         return TermSubmitted.model_validate(value)
     except ValidationError as error:
@@ -61,10 +64,20 @@ def _from_json(text: str) -> TermSubmitted:
         raise TermRefused(field, "invalid_field", fault["msg"]) from error
 
 
+def _refuse_broken_text(value: dict[str, Any]) -> None:
+    """JSON can spell half a surrogate pair (`\\ud800`), which no event of ours can carry."""
+    for name in TermSubmitted.model_fields:
+        text = value.get(name)
+        if isinstance(text, str) and any("\ud800" <= character <= "\udfff" for character in text):
+            raise TermRefused(
+                name, "broken_text", f"{text[:40]!r} holds half a surrogate pair; send UTF-8 text"
+            )
+
+
 def _depth(text: str) -> int:
-    """An upper bound of the nesting: brackets in strings count too."""
+    """The nesting of JSON; of invalid JSON at least that of the part which is read."""
     depth = deepest = 0
-    for character in text:
+    for character in _STRING.sub("", text):
         if character in "[{":
             depth += 1
             deepest = max(deepest, depth)
@@ -74,11 +87,11 @@ def _depth(text: str) -> int:
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) != len(keys):
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} stands twice")
-    return dict(pairs)
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        (twice, _count), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {twice[:40]!r} stands twice")
+    return fields
 
 
 def _no_constants(name: str) -> Any:
@@ -87,10 +100,11 @@ def _no_constants(name: str) -> Any:
 
 def unknown_fields(payload: bytes) -> list[str]:
     """Names of fields that we leave out; for the log, never an error."""
-    if not payload.lstrip().startswith(b"{"):
+    text = payload.decode("utf-8-sig").lstrip()
+    if not text.startswith("{"):
         return []
-    value = json.loads(payload.decode("utf-8-sig"))
-    return sorted(key for key in value if key not in TermSubmitted.model_fields)
+    names = json.loads(text).keys() - TermSubmitted.model_fields.keys()
+    return sorted(name.encode("utf-8", "backslashreplace").decode() for name in names)
 
 
 def part_of_speech(submitted: TermSubmitted) -> PartOfSpeech | None:

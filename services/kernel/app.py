@@ -7,8 +7,9 @@ app does no I/O and needs no secret: everything is opened when it starts.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,9 +37,9 @@ from services.kernel.stream.provision import consumer_config, provision
 from services.kernel.stream.retry import RetryPolicy
 
 _PULL_TIMEOUT_S = 5.0
-_GATHER_S = 0.1
-"""How long a batch fetch waits for company: the price in latency of cheap messages."""
 _PROVISIONING_POLL_S = 1.0
+_FETCH_AGAIN_S = 1.0
+"""After a fetch that failed: without a pause a missing consumer costs most of a core."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,9 @@ class Service:
     """What makes one service different from the others.
 
     `open_handler` opens what the handler needs and closes it at the end. `concurrency` messages
-    are handled at once; with `fetch_many` they are fetched and handled in groups of that size, for
-    handlers that are short. `next_checkpoint` gives the stream that the service writes.
+    are handled at once. They are fetched `fetch_size` at a time: one where handling is long, so
+    that no message waits here while another replica is idle; many where it is short.
+    `next_checkpoint` gives the stream that the service writes.
     `check_settings` raises SettingsError before anything is opened.
     """
 
@@ -65,7 +67,7 @@ class Service:
     open_handler: Callable[[Connected], AbstractAsyncContextManager[Handler]]
     next_checkpoint: Callable[[JetStreamContext], Checkpoint]
     concurrency: int
-    fetch_many: bool = False
+    fetch_size: int = 1
     identify: Callable[[Incoming], Identity] = identity_of_subject
     check_settings: Callable[[], object] = lambda: None
 
@@ -78,6 +80,7 @@ class Frame:
         self._settings = settings
         self._metrics = Metrics(service.name)
         self._in_hand = InHand(self._metrics, ack_wait_s=settings.nats.ack_wait_s)
+        self._nc: Client | None = None
         self._deliver: Delivery | None = None
         self._open = AsyncExitStack()
         self._log = structlog.get_logger()
@@ -100,7 +103,7 @@ class Frame:
         return NatsBroker(
             [url.strip() for url in nats_settings.url.split(",")],
             name=f"cardflow-{self._service.name}",
-            logger=None,
+            logger=logging.getLogger("faststream"),
             apply_types=False,
             decoder=_as_received,
             graceful_timeout=self._settings.grace_s,
@@ -115,29 +118,22 @@ class Frame:
 
     def _subscribe(self) -> None:
         service, consumer = self._service, topology.CONSUMERS[self._service.name]
-        batch = service.fetch_many
         subscriber = self.broker.subscriber(
             stream=JStream(consumer.stream, declare=False),
             durable=consumer.durable,
             config=consumer_config(consumer, self._settings.nats),
-            pull_sub=PullSub(
-                batch_size=service.concurrency if batch else 1,
-                timeout=_GATHER_S if batch else _PULL_TIMEOUT_S,
-                batch=batch,
-            ),
-            max_workers=1 if batch else service.concurrency,
+            # Never FastStream's own batches: an error while one is collected drops the messages
+            # that it holds already, without an answer.
+            pull_sub=PullSub(batch_size=service.fetch_size, timeout=_PULL_TIMEOUT_S),
+            max_workers=service.concurrency,
             ack_policy=AckPolicy.MANUAL,
             no_reply=True,
         )
-        subscriber(self._on_batch if batch else self._on_message)
+        subscriber(self._on_message)
 
     async def _on_message(self, message: Msg) -> None:
         assert self._deliver is not None  # noqa: S101
         await self._deliver(message)
-
-    async def _on_batch(self, messages: Sequence[Msg]) -> None:
-        assert self._deliver is not None  # noqa: S101
-        await asyncio.gather(*(self._deliver(message) for message in messages))
 
     @asynccontextmanager
     async def _lifespan(self, **_options: Any) -> AsyncIterator[None]:
@@ -149,7 +145,7 @@ class Frame:
 
     async def _open_resources(self) -> None:
         self._not_ready = "connecting to NATS"
-        nc = await self.broker.connect()
+        self._nc = nc = await self.broker.connect()
         js = nc.jetstream(timeout=self._settings.nats.publish_timeout_s)
         await self._wait_until_provisioned(js)
         self._not_ready = "opening resources"
@@ -208,8 +204,8 @@ class Frame:
         self._log.info("service.stopped")
 
     async def _readiness(self) -> dict[str, str | None]:
-        nc = self.broker.connection if self._deliver is not None else None
-        disconnected = None if nc is not None and nc.is_connected else "not connected"
+        connected = self._nc is not None and self._nc.is_connected
+        disconnected = None if connected else "not connected"
         return {"nats": disconnected, self._service.name: self._not_ready}
 
     async def _on_error(self, error: Exception) -> None:
@@ -238,13 +234,21 @@ def _note_fetched(subscriber: Any, in_hand: InHand) -> None:
     """Lets `in_hand` see what the pull loop fetches, so that a stop can give it back.
 
     FastStream drops fetched messages whose handler has not begun when it stops; they would wait
-    out the ack_wait.
+    out the ack_wait. It also drops what a group has gathered when the group's next fetch raises,
+    as a time-out does that is not of the client's own class: a fetch ends empty instead.
     """
     subscription = subscriber.subscription
     fetch = subscription.fetch
 
     async def fetch_and_note(*args: Any, **kwargs: Any) -> list[Msg]:
-        messages: list[Msg] = await fetch(*args, **kwargs)
+        try:
+            messages: list[Msg] = await fetch(*args, **kwargs)
+        except TimeoutError:
+            return []
+        except NATS_FAULTS as error:
+            structlog.get_logger().warning("fetch.failed", error=repr(error))
+            await asyncio.sleep(_FETCH_AGAIN_S)
+            return []
         in_hand.fetched(messages)
         return messages
 

@@ -64,7 +64,9 @@ def _route_standard_library(
 
 
 def _redact(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for key in event:
-        if any(secret in key.lower() for secret in _SECRET_KEYS):
+    for key, value in event.items():
+        if any(secret in str(key).lower() for secret in _SECRET_KEYS):
             event[key] = "[redacted]"
+        elif isinstance(value, dict):
+            event[key] = _redact(_logger, _name, dict(value))
     return event

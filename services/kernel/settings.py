@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableSettings
 
 from services.kernel.errors import SettingsError
 
@@ -208,4 +209,9 @@ def load_settings(kind: type[SettingsT]) -> SettingsT:
             f"CARDFLOW_{'__'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
             for fault in error.errors(include_input=False, include_url=False)
         )
-        raise SettingsError(f"settings can't be used: {faults}") from error
+        # Without its cause, whose text shows the values, secrets too.
+        raise SettingsError(f"settings can't be used: {faults}") from None
+    except UnreadableSettings as error:
+        raise SettingsError(
+            f"settings can't be used: {error}; sections and lists are written as JSON"
+        ) from None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from services.kernel.contracts.base import Batch, Contract, PartOfSpeech, TermId
 
@@ -14,6 +14,8 @@ Priority = Literal["urgent", "normal", "bulk"]
 TERM_MAX_CHARACTERS = 100
 HINT_MAX_CHARACTERS = 500
 DECK_MAX_CHARACTERS = 200
+POSITION_MAX = 2**31 - 1
+"""Fits the integers of every database and spreadsheet that a deck ends in."""
 
 
 class TermSubmitted(Contract):
@@ -23,11 +25,18 @@ class TermSubmitted(Contract):
     """
 
     term: str
-    position: int | None = Field(default=None, ge=1)
+    position: int | None = Field(default=None, ge=1, le=POSITION_MAX)
     type: str | None = None
     deck: str | None = Field(default=None, min_length=1, max_length=DECK_MAX_CHARACTERS)
     priority: Priority = "normal"
     hint: str | None = Field(default=None, max_length=HINT_MAX_CHARACTERS)
+
+    @field_validator("position", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("true and false are no position; send an integer")
+        return value
 
 
 class TermAccepted(Contract):

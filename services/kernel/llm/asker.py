@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ import structlog
 from services.kernel.contracts.attempt import AttemptHistory, Outcome
 from services.kernel.contracts.provenance import StageProvenance
 from services.kernel.errors import (
+    Outage,
     PipelineError,
     ReplyRejected,
     Throttled,
@@ -27,6 +27,9 @@ from services.kernel.metrics import Metrics
 from services.kernel.settings import ProviderAccess, StageSettings
 
 ReplyT = TypeVar("ReplyT")
+
+_STORY_MAX_CHARACTERS = 500
+"""Of an error in the ledger: its records are small, and an error can quote a whole reply."""
 
 
 class Ledger(Protocol):
@@ -126,15 +129,15 @@ class Asker:
         self, request: CompletionRequest, parse: Callable[[Completion], ReplyT]
     ) -> tuple[Completion, ReplyT] | None:
         completion = await self._cache.get(request.fingerprint)
-        self._metrics.cache_asked(hit=completion is not None)
-        if completion is None:
-            return None
+        hit = None
         try:
-            return completion, parse(completion)
+            if completion is not None:
+                hit = completion, parse(completion)
         except ReplyRejected as error:
             # The checks have become stricter since it was put in.
             self._log.warning("cache.unfit", fingerprint=request.fingerprint, reason=error.reason)
-            return None
+        self._metrics.cache_asked(hit=hit is not None)
+        return hit
 
     async def _call(
         self,
@@ -149,7 +152,7 @@ class Asker:
                 return await self._call_once(request, parse, ledger)
             except Throttled as error:
                 self._metrics.called("throttled")
-                await ledger.settle("throttled", error=str(error))
+                await ledger.settle("throttled", error=_story(error))
                 self._rate_limit.cool_down(error.retry_after_s)
                 self._log.warning(
                     "provider.throttled", wait_s=round(error.retry_after_s, 3), reason=str(error)
@@ -161,30 +164,37 @@ class Asker:
         parse: Callable[[Completion], ReplyT],
         ledger: Ledger,
     ) -> tuple[Completion, ReplyT]:
-        started = time.perf_counter()
+        completion = await self._complete(request, ledger)
         try:
-            completion = await self._provider.complete(request)
             reply = parse(completion)
+        except Exception as error:
+            await self._settle_billed(ledger, completion, error=_story(error))
+            raise
+        # In this order: who dies in between finds the answer in the cache and settles then.
+        try:
+            await self._cache.put(request.fingerprint, completion)
+        except Outage as error:
+            # The answer is paid for and in hand: giving it up would pay for it again.
+            self._log.warning("cache.unwritten", reason=str(error))
+        await self._settle_billed(ledger, completion)
+        return completion, reply
+
+    async def _complete(self, request: CompletionRequest, ledger: Ledger) -> Completion:
+        """The provider's answer; any failure but Throttled is settled. Unknown ones may be paid."""
+        try:
+            with self._metrics.call_seconds.time():
+                return await self._provider.complete(request)
         except Throttled:
             raise
         except UnfitCompletion as error:
-            await self._settle_billed(ledger, error.completion, error=str(error))
+            await self._settle_billed(ledger, error.completion, error=_story(error))
             raise
-        except ReplyRejected as error:
-            await self._settle_billed(ledger, completion, error=str(error))
-            raise
-        except PipelineError as error:
-            uncertain = isinstance(error, UncertainCall)
-            outcome: Outcome = "uncertain" if uncertain else "unbilled"
+        except Exception as error:
+            known = isinstance(error, PipelineError) and not isinstance(error, UncertainCall)
+            outcome: Outcome = "unbilled" if known else "uncertain"
             self._metrics.called(outcome)
-            await ledger.settle(outcome, error=str(error))
+            await ledger.settle(outcome, error=_story(error))
             raise
-        finally:
-            self._metrics.call_seconds.observe(time.perf_counter() - started)
-        # In this order: who dies in between finds the answer in the cache and settles then.
-        await self._cache.put(request.fingerprint, completion)
-        await self._settle_billed(ledger, completion)
-        return completion, reply
 
     async def _settle_billed(
         self, ledger: Ledger, completion: Completion, *, error: str | None = None
@@ -198,3 +208,7 @@ class Asker:
             model=completion.model,
             error=error,
         )
+
+
+def _story(error: Exception) -> str:
+    return (str(error) or repr(error))[:_STORY_MAX_CHARACTERS]

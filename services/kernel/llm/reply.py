@@ -15,8 +15,16 @@ _DECODER = json.JSONDecoder()
 
 
 def read_reply(text: str, kind: type[ReplyT]) -> ReplyT:
-    """The reply as `kind`. Raises ReplyRejected (`not_json`, `schema`) that says what is wrong."""
+    """The reply as `kind`. Raises ReplyRejected that says what is wrong.
+
+    Its reasons: `not_json`, `broken_text` (half a surrogate pair, which no event can carry) and
+    `schema`.
+    """
     value = _first_object(text)
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ReplyRejected("broken_text", "the reply holds half a surrogate pair") from error
     try:
         return kind.model_validate(value)
     except ValidationError as error:

@@ -74,6 +74,11 @@ class AttemptLedger:
         last = self.history.attempts[-1:]
         return bool(last) and last[0].outcome == "billed" and last[0].error is None
 
+    @property
+    def in_attempt(self) -> bool:
+        """This delivery has an attempt of its own on record."""
+        return self._open is not None
+
     async def reopen(self) -> None:
         """Reads what earlier deliveries left, for a message that was handed out before."""
         await self._load()
@@ -163,6 +168,16 @@ class AttemptLedger:
         await self._replace(
             current.model_copy(update={"outcome": outcome, "error": error, "finished_at": _now()})
         )
+
+    async def take_back(self) -> None:
+        """Uncounts an attempt that was only marked: a call that was begun stays on record."""
+        if self._open is None or self._current().outcome != "started":
+            return
+        if self._current().fingerprint is None:
+            attempts = list(self.history.attempts)
+            del attempts[self._open]
+            await self._store(AttemptHistory(attempts=tuple(attempts)))
+            self._open = None
 
     def _current(self) -> Attempt:
         assert self._open is not None, "settled a call that was never begun"  # noqa: S101

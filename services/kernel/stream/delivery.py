@@ -142,12 +142,7 @@ class Delivery:
         ledger: AttemptLedger,
         error: Exception,
     ) -> None:
-        verdict = self._policy.decide(error, attempt=max(ledger.used, 1), jitter=self._jitter())
-        # What is refused at its first sight was no attempt; everything else is counted.
-        if isinstance(verdict, Retry) and verdict.uses_attempt or ledger.history.attempts:
-            await ledger.fail(f"{type(error).__name__}: {error}"[:500])
-            verdict = self._policy.decide(error, attempt=ledger.used, jitter=self._jitter())
-        match verdict:
+        match await self._verdict(incoming, ledger, error):
             case GiveUp(reason):
                 letter = dead_letter(
                     self._service,
@@ -170,6 +165,20 @@ class Delivery:
                     attempt=ledger.used,
                     error=str(error),
                 )
+
+    async def _verdict(
+        self, incoming: Incoming, ledger: AttemptLedger, error: Exception
+    ) -> Retry | GiveUp:
+        verdict = self._policy.decide(error, attempt=max(ledger.used, 1), jitter=self._jitter())
+        if isinstance(verdict, Retry) and not verdict.uses_attempt:
+            with suppress(Outage):  # When the bucket is away too, the mark stays counted.
+                await ledger.take_back()
+            # No attempt tells how long this has been going on; the server's count does.
+            return self._policy.decide(error, attempt=incoming.deliveries, jitter=self._jitter())
+        if isinstance(error, PermanentError) and not ledger.in_attempt:
+            return verdict  # Refused before any work was done: no attempt.
+        await ledger.fail(f"{type(error).__name__}: {error}"[:500])
+        return self._policy.decide(error, attempt=ledger.used, jitter=self._jitter())
 
     @staticmethod
     async def _ack(message: Msg) -> None:
