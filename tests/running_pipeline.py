@@ -37,6 +37,9 @@ class Pipeline:
             printed.append(line)
             if line.strip() == "ready":
                 return
+        self._process.stdout.close()
+        self._process.wait()
+        self._process = None
         raise AssertionError("cardflow up ended before it was ready:\n" + "".join(printed))
 
     def stop(self, number: int = signal.SIGTERM, *, within_s: float = 40) -> int:
