@@ -29,7 +29,12 @@ settings = load_settings(ExporterSettings)
 async def _open_handler(connected: Connected) -> AsyncIterator[Handler]:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(Store.open(settings.exporter.store_path))
-        writer = await stack.enter_async_context(running_writer(store))
+        connected.dependencies["store"] = None
+
+        def note_trouble(reason: str | None) -> None:
+            connected.dependencies["store"] = reason
+
+        writer = await stack.enter_async_context(running_writer(store, note_trouble))
 
         async def write_decks(batch: str) -> None:
             await _write_decks(store, batch)

@@ -6,7 +6,7 @@ A transaction costs a flush to disk however many terms are in it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from services.exporter.store import Store
@@ -17,10 +17,14 @@ GROUP_MAX = 200
 
 
 class Writer:
-    """Puts events into the store; `put` returns when its event is on disk."""
+    """Puts events into the store; `put` returns when its event is on disk.
 
-    def __init__(self, store: Store) -> None:
+    `note_trouble` hears why the store can't be written, and None when it can.
+    """
+
+    def __init__(self, store: Store, note_trouble: Callable[[str | None], None]) -> None:
         self._store = store
+        self._note_trouble = note_trouble
         self._queue: asyncio.Queue[tuple[CardsFinished, asyncio.Future[None]]] = asyncio.Queue()
 
     async def put(self, event: CardsFinished) -> None:
@@ -42,19 +46,23 @@ class Writer:
         try:
             await self._store.put([event for event, _ in group])
         except TransientError as error:
+            self._note_trouble(str(error))
             for done in waiting:
                 done.set_exception(Outage(f"the store can't be written: {error}"))
         except Exception as error:
             for done in waiting:
                 done.set_exception(error)
         else:
+            self._note_trouble(None)
             for done in waiting:
                 done.set_result(None)
 
 
 @asynccontextmanager
-async def running_writer(store: Store) -> AsyncIterator[Writer]:
-    writer = Writer(store)
+async def running_writer(
+    store: Store, note_trouble: Callable[[str | None], None]
+) -> AsyncIterator[Writer]:
+    writer = Writer(store, note_trouble)
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(writer.run())
         yield writer

@@ -50,6 +50,8 @@ class Connected:
     js: JetStreamContext
     metrics: Metrics
     publisher: Publisher
+    dependencies: dict[str, str | None]
+    """What /readyz tells beside NATS: a name with the reason why it is down, or None."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Frame:
         self._open = AsyncExitStack()
         self._log = structlog.get_logger()
         self._not_ready: str | None = "starting"
+        self._dependencies: dict[str, str | None] = {}
         self._stopping = False
         self.broker = self._build_broker()
         self._subscribe()
@@ -151,7 +154,9 @@ class Frame:
         self._not_ready = "opening resources"
         publisher = Publisher(js, timeout_s=self._settings.nats.publish_timeout_s)
         handler = await self._open.enter_async_context(
-            self._service.open_handler(Connected(nc, js, self._metrics, publisher))
+            self._service.open_handler(
+                Connected(nc, js, self._metrics, publisher, self._dependencies)
+            )
         )
         self._deliver = Delivery(
             self._service.name,
@@ -206,7 +211,7 @@ class Frame:
     async def _readiness(self) -> dict[str, str | None]:
         connected = self._nc is not None and self._nc.is_connected
         disconnected = None if connected else "not connected"
-        return {"nats": disconnected, self._service.name: self._not_ready}
+        return {"nats": disconnected, **self._dependencies, self._service.name: self._not_ready}
 
     async def _on_error(self, error: Exception) -> None:
         # A denied publish shows up here only; to its sender it looks like a timeout.

@@ -19,7 +19,9 @@ settings = load_settings(Stage2Settings)
 
 @asynccontextmanager
 async def _open_handler(connected: Connected) -> AsyncIterator[Handler]:
-    async with open_asker(connected.js, settings, settings.stage2, connected.metrics) as asker:
+    async with open_asker(
+        connected.js, settings, settings.stage2, connected.metrics, connected.dependencies
+    ) as asker:
         yield WriteCards(asker)
 
 

@@ -15,8 +15,10 @@ from services.kernel.contracts.provenance import StageProvenance
 from services.kernel.errors import (
     Outage,
     PipelineError,
+    ProviderBlocked,
     ReplyRejected,
     Throttled,
+    TransientError,
     UncertainCall,
 )
 from services.kernel.llm.cache import CompletionCache
@@ -70,7 +72,8 @@ class Asker:
     """Asks one provider on behalf of one stage.
 
     A cache hit takes no permit and no money. Being throttled uses up no attempt: the term waits in
-    hand until the provider lets us go on. `blocked` says why the provider refuses us, for /readyz.
+    hand until the provider lets us go on. `note_trouble` hears why the provider does not serve
+    us, and None when it does.
     """
 
     def __init__(
@@ -81,6 +84,8 @@ class Asker:
         rate_limit: RateLimit,
         stage: StageSettings,
         metrics: Metrics,
+        *,
+        note_trouble: Callable[[str | None], None] = lambda _reason: None,
     ) -> None:
         self._provider = provider
         self._access = access
@@ -88,6 +93,7 @@ class Asker:
         self._rate_limit = rate_limit
         self._stage = stage
         self._metrics = metrics
+        self._note_trouble = note_trouble
         self._log = structlog.get_logger()
 
     async def ask(
@@ -152,6 +158,7 @@ class Asker:
                 return await self._call_once(request, parse, ledger)
             except Throttled as error:
                 self._metrics.called("throttled")
+                self._note_trouble(str(error) if isinstance(error, ProviderBlocked) else None)
                 await ledger.settle("throttled", error=_story(error))
                 self._rate_limit.cool_down(error.retry_after_s)
                 self._log.warning(
@@ -192,6 +199,8 @@ class Asker:
         except Exception as error:
             known = isinstance(error, PipelineError) and not isinstance(error, UncertainCall)
             outcome: Outcome = "unbilled" if known else "uncertain"
+            if isinstance(error, TransientError):
+                self._note_trouble(str(error))
             self._metrics.called(outcome)
             await ledger.settle(outcome, error=_story(error))
             raise
@@ -199,6 +208,7 @@ class Asker:
     async def _settle_billed(
         self, ledger: Ledger, completion: Completion, *, error: str | None = None
     ) -> None:
+        self._note_trouble(None)
         self._metrics.called("unfit" if error else "billed")
         self._metrics.cost_usd.inc(float(completion.usage.cost_usd))
         await ledger.settle(

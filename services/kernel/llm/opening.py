@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 
 from nats.js import JetStreamContext
@@ -19,7 +19,11 @@ from services.kernel.settings import ModelSettings, StageSettings, resolve_provi
 
 @asynccontextmanager
 async def open_asker(
-    js: JetStreamContext, settings: ModelSettings, stage: StageSettings, metrics: Metrics
+    js: JetStreamContext,
+    settings: ModelSettings,
+    stage: StageSettings,
+    metrics: Metrics,
+    dependencies: MutableMapping[str, str | None],
 ) -> AsyncIterator[Asker]:
     """Raises SettingsError when the provider is only half chosen."""
     access = resolve_provider(settings)
@@ -28,4 +32,9 @@ async def open_asker(
         access, timeout_s=settings.provider.timeout_s, concurrency=stage.concurrency
     ) as provider:
         limit = RateLimit(stage.requests_per_minute, clock=time.monotonic)
-        yield Asker(provider, access, cache, limit, stage, metrics)
+        dependencies["provider"] = None
+
+        def note_trouble(reason: str | None) -> None:
+            dependencies["provider"] = reason
+
+        yield Asker(provider, access, cache, limit, stage, metrics, note_trouble=note_trouble)

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import structlog
 from nats.aio.msg import Msg
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from services.kernel import topology
 from services.kernel.errors import Outage, PermanentError
@@ -87,7 +87,13 @@ class Delivery:
         )
         with (
             self._in_hand.work_on(message),
-            bound_contextvars(batch=identity.batch, term_id=identity.id, trace_id=trace.trace_id),
+            bound_contextvars(
+                batch=identity.batch,
+                term_id=identity.id,
+                stage=self._service,
+                attempt=1,
+                trace_id=trace.trace_id,
+            ),
         ):
             try:
                 outcome = await self._carry(incoming, ledger, trace)
@@ -98,7 +104,7 @@ class Delivery:
                 return
             await self._ack(message)
             self._metrics.completed(outcome)
-            self._log.debug("message.completed", outcome=outcome, attempt=ledger.used)
+            self._log.debug("message.completed", outcome=outcome)
 
     async def _carry(self, incoming: Incoming, ledger: AttemptLedger, trace: Trace) -> str:
         if incoming.redelivered:
@@ -110,6 +116,7 @@ class Delivery:
                     reason="attempts_used_up",
                 )
             await ledger.mark_started()
+            bind_contextvars(attempt=ledger.used)
         outgoing = await self._handle(incoming, ledger)
         if outgoing is None:
             return "published"

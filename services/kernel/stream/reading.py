@@ -28,20 +28,31 @@ _CONNECT_S = 3
 
 @asynccontextmanager
 async def connected(url: str, *, name: str = "cardflow-cli") -> AsyncIterator[Client]:
-    """A connection for a command: fails at once when there is no server. Raises SettingsError."""
+    """A connection for a command: fails at once when there is no server. Raises SettingsError.
 
-    async def ignore(_error: Exception) -> None:
-        """The command's own call raises what matters."""
+    Once it stands it is made again when it breaks.
+    """
+    servers = url.split(",")
+    faults = 0
+    greeted = False
+
+    async def on_error(error: Exception) -> None:
+        """Ends the first round through the servers; later the command's own call raises."""
+        nonlocal faults
+        faults += 1
+        if not greeted and faults >= len(servers):
+            raise error
 
     try:
         nc = await nats.connect(
-            url.split(","),
+            servers,
             name=name,
             connect_timeout=_CONNECT_S,
             allow_reconnect=True,
             max_reconnect_attempts=5,
-            error_cb=ignore,
+            error_cb=on_error,
         )
+        greeted = True
     except NATS_FAULTS as error:
         raise SettingsError(
             f"no NATS server at {url} ({type(error).__name__}); start `cardflow up`, or name the "
