@@ -15,7 +15,8 @@ from services.kernel.korean.hangul import contains_hangul
 from services.kernel.korean.normal_form import normal_form
 from services.stage1.prompt import AnalysisReply
 
-_FOREIGN_MATTER = re.compile(r"https?://|www\.|<[a-zA-Z/!]|\{\{|\[sound:|```", re.IGNORECASE)
+_FOREIGN_MATTER = re.compile(r"https?://|www\.|<[a-zA-Z/!]|\{\{|\[sound:|```|\ufffd", re.IGNORECASE)
+_IPA = re.compile(r"\[[^\[\]\s][^\[\]]*\]")
 CHECKS = ("term", "pronunciation_form", "keywords", "comparison", "homonyms", "no_markup", "bounds")
 
 
@@ -26,9 +27,7 @@ def checked_analysis(reply: AnalysisReply, accepted: TermAccepted) -> Analysis:
     keywords = _keywords(reply, accepted.term)
     if reply.comparison and _same(reply.comparison.vs, accepted.term):
         raise ReplyRejected("comparison", f"{accepted.term} is compared with itself")
-    ipa = unicodedata.normalize("NFC", reply.ipa.strip())
-    if not re.fullmatch(r"\[[^\[\]]+\]", ipa) or contains_hangul(ipa):
-        raise ReplyRejected("ipa", f"{ipa!r} is no IPA in square brackets")
+    ipa = _ipa(reply.ipa)
     fields = reply.model_dump(exclude={"term", "ipa", "korean_keywords", "homonyms"})
     homonyms = [homonym.model_dump() for homonym in reply.homonyms or []] or None
     try:
@@ -65,10 +64,18 @@ def _same(answered: str, asked: str) -> bool:
         return False
 
 
+def _ipa(answered: str) -> str:
+    """One line: it becomes part of the term on every card."""
+    ipa = " ".join(unicodedata.normalize("NFC", answered).split())
+    if not _IPA.fullmatch(ipa) or contains_hangul(ipa) or not ipa.isprintable():
+        raise ReplyRejected("ipa", f"{ipa!r} is no IPA in square brackets")
+    return ipa
+
+
 def _check_texts(reply: AnalysisReply) -> None:
     for name, value in _texts(reply.model_dump()):
         if _FOREIGN_MATTER.search(value):
-            raise ReplyRejected("markup", f"{name} holds a link or markup")
+            raise ReplyRejected("markup", f"{name} holds a link, markup or U+FFFD")
 
 
 def _texts(value: object, name: str = "") -> list[tuple[str, str]]:

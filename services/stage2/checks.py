@@ -14,7 +14,7 @@ from services.stage2.primer import primer
 from services.stage2.prompt import CardReply, CardsReply, required_card_types
 
 CHECKS = ("term", "card_types", "no_duplicates", "no_markup", "bounds")
-_FOREIGN_MATTER = re.compile(r"https?://|www\.|<[a-zA-Z/!]|\{\{|\[sound:|```", re.IGNORECASE)
+_FOREIGN_MATTER = re.compile(r"https?://|www\.|<[a-zA-Z/!]|\{\{|\[sound:|```|\ufffd", re.IGNORECASE)
 _MODEL_TAGS = ("concept", "metaphor", "comparison_term", "character", "level", "formality")
 _TAGS_MAX = 12
 
@@ -29,6 +29,8 @@ def checked_cards(reply: CardsReply, analyzed: TermAnalyzed) -> tuple[Card, ...]
         raise ReplyRejected("missing_card", f"no {', '.join(missing)} card")
     if "Hanja" in by_type and analyzed.analysis.hanja is None:
         raise ReplyRejected("hanja_card", "a Hanja card for a term without hanja")
+    if "Usage-Comparison" in by_type and analyzed.analysis.comparison is None:
+        raise ReplyRejected("comparison_card", "a Usage-Comparison card with nothing to compare")
     term = analyzed.accepted.term
     if not any(term in card.front or term in card.back for card in reply.cards):
         raise ReplyRejected("wrong_term", f"no card so much as mentions {term}")
@@ -48,7 +50,9 @@ def _card(reply: CardReply, place: int, analyzed: TermAnalyzed) -> Card:
     analysis = analyzed.analysis
     for text in (reply.front, reply.back, reply.honorific_level or ""):
         if _FOREIGN_MATTER.search(text):
-            raise ReplyRejected("markup", f"the {reply.tab_name} card holds a link or markup")
+            raise ReplyRejected(
+                "markup", f"the {reply.tab_name} card holds a link, markup or U+FFFD"
+            )
     try:
         return Card(
             position=place,
@@ -77,9 +81,14 @@ def _tags(reply: CardReply, analysis: Analysis, term: str) -> tuple[str, ...]:
             tags.append(f"comparison_term:{analysis.comparison.vs}")
         case "Hanja":
             tags += ["hanja", *(f"character:{c}" for c in analysis.hanja or "" if not c.isspace())]
-    tags += [tag for tag in reply.tags if tag.split(":")[0] in _MODEL_TAGS and ":" in tag]
+    tags += [tag for tag in reply.tags if _is_known(tag)]
     clean = (re.sub(r"[\s,]+", "_", tag.strip()) for tag in tags)
     return tuple(dict.fromkeys(clean))[:_TAGS_MAX]
+
+
+def _is_known(tag: str) -> bool:
+    kind, colon, value = tag.strip().partition(":")
+    return bool(colon and value) and kind in _MODEL_TAGS and not _FOREIGN_MATTER.search(tag)
 
 
 def _line(text: str) -> str:

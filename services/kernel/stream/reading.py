@@ -6,7 +6,7 @@ Nothing is stored for a batch's status: it is what the streams hold.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import nats
@@ -24,6 +24,7 @@ from services.kernel.nats_faults import NATS_FAULTS
 _FETCH = 256
 _FETCH_S = 2.0
 _CONNECT_S = 3
+_FORGOTTEN_S = 300.0
 
 
 @asynccontextmanager
@@ -75,10 +76,20 @@ async def subjects_of(js: JetStreamContext, stream: str, subject_filter: str) ->
 
 async def messages_of(js: JetStreamContext, stream: str, subject_filter: str) -> AsyncIterator[Msg]:
     """Every message under the filter that the stream holds now, in order."""
-    async for message, pending in _from_start(js, stream, subject_filter):
-        yield message
-        if pending == 0:
-            return
+    if not await subjects_of(js, stream, subject_filter):
+        return
+    async with _subscribed(js, stream, subject_filter, DeliverPolicy.ALL) as subscription:
+        while True:
+            try:
+                messages = await subscription.fetch(_FETCH, timeout=_FETCH_S)
+            except nats.errors.TimeoutError:
+                if not (await subscription.consumer_info()).num_pending:
+                    return  # What was counted has been removed meanwhile.
+                continue
+            for message in messages:
+                yield message
+                if not message.metadata.num_pending:
+                    return
 
 
 async def follow(
@@ -86,33 +97,30 @@ async def follow(
 ) -> AsyncIterator[Msg]:
     """The messages under the filter as they come, for ever."""
     policy = DeliverPolicy.ALL if from_start else DeliverPolicy.NEW
+    async with _subscribed(js, stream, subject_filter, policy) as subscription:
+        while True:
+            with suppress(nats.errors.TimeoutError):
+                for message in await subscription.fetch(_FETCH, timeout=_FETCH_S):
+                    yield message
+
+
+@asynccontextmanager
+async def _subscribed(
+    js: JetStreamContext, stream: str, subject_filter: str, policy: DeliverPolicy
+) -> AsyncIterator[JetStreamContext.PullSubscription]:
+    """A consumer for this reader alone; the server forgets it some minutes after."""
     subscription = await js.pull_subscribe(
         subject_filter,
         stream=stream,
         config=ConsumerConfig(
-            deliver_policy=policy, ack_policy=AckPolicy.NONE, inactive_threshold=300.0
+            deliver_policy=policy, ack_policy=AckPolicy.NONE, inactive_threshold=_FORGOTTEN_S
         ),
     )
     try:
-        while True:
-            try:
-                messages = await subscription.fetch(_FETCH, timeout=_FETCH_S)
-            except (TimeoutError, nats.errors.TimeoutError):
-                continue
-            for message in messages:
-                yield message
+        yield subscription
     finally:
-        await subscription.unsubscribe()
-
-
-async def _from_start(
-    js: JetStreamContext, stream: str, subject_filter: str
-) -> AsyncIterator[tuple[Msg, int]]:
-    """Each message with the number still to come; nothing when there are none."""
-    if not await subjects_of(js, stream, subject_filter):
-        return
-    async for message in follow(js, stream, subject_filter, from_start=True):
-        yield message, message.metadata.num_pending
+        with suppress(*NATS_FAULTS):  # The connection may be closed before a reader is.
+            await subscription.unsubscribe()
 
 
 async def last_message(js: JetStreamContext, stream: str, subject: str) -> bytes | None:
