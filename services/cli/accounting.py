@@ -1,0 +1,195 @@
+"""The accounting of terms and of what they cost: sets in, problems out. Pure.
+
+every submission is accepted, refused, or still with ingest
+accepted = finished + dead + in flight, by id; what is in flight is still to be delivered
+for every fingerprint at most one billed success
+what a card says that it cost is what was recorded when it was paid
+what the provider saw and charged is what was recorded, give or take the uncertain calls
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Final, Literal, NamedTuple
+
+from services.kernel.contracts.attempt import Attempt, AttemptHistory
+
+Identity = Literal["submissions", "terms", "outputs", "fingerprints", "money", "provider"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One identity that does not hold, and for which ids."""
+
+    identity: Identity
+    message: str
+    ids: tuple[str, ...] = ()
+
+
+class Submission(NamedTuple):
+    """A submission's place in its stream, and what may become of it: a term or a refusal."""
+
+    sequence: int
+    term_id: str | None
+    refusal_id: str
+
+
+class Paid(NamedTuple):
+    """What a card says of one stage."""
+
+    calls: int
+    cost_usd: Decimal
+    cached: bool
+
+
+class AttemptsKey(NamedTuple):
+    """Which attempts: those of one service for one term of one batch."""
+
+    service: str
+    batch: str
+    id: str
+
+    def __str__(self) -> str:
+        return "/".join(self)
+
+
+Attempts = Mapping[AttemptsKey, AttemptHistory]
+STAGES: Final = ("stage1", "stage2")
+"""The services that ask a model."""
+
+ROUNDING_USD: Final = Decimal("1e-12")
+"""Money crosses the wire as a JSON number, which may round a long sum in its last digit."""
+
+
+@dataclass(frozen=True)
+class BatchRecord:
+    """All that the streams hold of one batch.
+
+    `ingest_floor`: ingest has answered every submission up to this place. `awaited` are the
+    accepted terms that a consumer has still to answer. `dead` has the ids by stage; `not_stored`
+    are finished cards that the exporter gave up on. `misplaced` are cards that stand under the id
+    of another term. `forgotten`: SUBMISSIONS has dropped its oldest messages.
+    """
+
+    batch: str
+    submissions: tuple[Submission, ...] = ()
+    ingest_floor: int = 0
+    accepted: frozenset[str] = frozenset()
+    analyzed: frozenset[str] = frozenset()
+    finished: Mapping[str, tuple[Paid, Paid]] = field(default_factory=dict)
+    refused: frozenset[str] = frozenset()
+    dead: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    not_stored: frozenset[str] = frozenset()
+    misplaced: frozenset[str] = frozenset()
+    awaited: frozenset[str] = frozenset()
+    forgotten: bool = False
+
+    @property
+    def all_dead(self) -> frozenset[str]:
+        return frozenset().union(*self.dead.values())
+
+    @property
+    def in_flight(self) -> frozenset[str]:
+        return self.accepted - self.finished.keys() - self.all_dead
+
+    @property
+    def ingested(self) -> bool:
+        """Ingest has answered every submission."""
+        return all(s.sequence <= self.ingest_floor for s in self.submissions)
+
+    @property
+    def complete(self) -> bool:
+        return self.ingested and not self.in_flight
+
+
+def batch_problems(record: BatchRecord, attempts: Attempts) -> list[Problem]:
+    """Every identity of one batch that does not hold."""
+    found = [
+        *_submission_problems(record),
+        *_term_problems(record),
+        *_money_problems(record, attempts),
+    ]
+    return [problem for problem in found if problem.ids]
+
+
+def _submission_problems(record: BatchRecord) -> Iterator[Problem]:
+    last: dict[tuple[str | None, str], int] = {}
+    for sequence, term_id, refusal_id in record.submissions:
+        key = (term_id, refusal_id)
+        last[key] = max(sequence, last.get(key, 0))
+    lost = [
+        term_id or refusal_id
+        for (term_id, refusal_id), sequence in last.items()
+        if sequence <= record.ingest_floor
+        and term_id not in record.accepted
+        and refusal_id not in record.refused
+    ]
+    yield _problem("submissions", "submitted, but neither accepted nor refused: lost", lost)
+    if record.forgotten:
+        return
+    terms = {term_id for term_id, _ in last}
+    refusals = {refusal_id for _, refusal_id in last}
+    yield _problem("submissions", "accepted, but never submitted", record.accepted - terms)
+    yield _problem("submissions", "refused, but never submitted", record.refused - refusals)
+
+
+def _term_problems(record: BatchRecord) -> Iterator[Problem]:
+    finished = record.finished.keys()
+    dead1, dead2 = (record.dead.get(stage, frozenset()) for stage in STAGES)
+    yield _problem(
+        "terms",
+        "accepted and answered by every consumer, but neither finished nor dead: lost",
+        record.in_flight - record.awaited,
+    )
+    yield _problem(
+        "terms",
+        "finished and dead at once; a replay that was cut off is ended by the same replay",
+        finished & record.all_dead,
+    )
+    yield _problem("terms", "analysed and dead in stage 1 at once", dead1 & record.analyzed)
+    yield _problem("outputs", "a card stands under the id of another term", record.misplaced)
+    if record.forgotten:
+        return
+    yield _problem("outputs", "analysed, but never accepted", record.analyzed - record.accepted)
+    yield _problem("outputs", "finished, but never accepted", finished - record.accepted)
+    yield _problem("outputs", "finished, but never analysed", finished - record.analyzed)
+    off = "dead, but its message is gone: a replay was cut off; replay it again"
+    yield _problem("terms", off, (dead1 - record.accepted) | (dead2 - record.analyzed))
+
+
+def _money_problems(record: BatchRecord, attempts: Attempts) -> Iterator[Problem]:
+    for place, stage in enumerate(STAGES):
+        unequal = []
+        for id_, paid in record.finished.items():
+            history = attempts.get(AttemptsKey(stage, record.batch, id_), AttemptHistory())
+            said = paid[place]
+            gap_usd = abs(said.cost_usd - history.cost_usd)
+            if said.calls != history.calls or gap_usd > ROUNDING_USD:
+                unequal.append(id_)
+        message = f"the card's calls or cost in {stage} are not those that were recorded"
+        yield _problem("money", message, unequal)
+
+
+def fingerprint_problems(attempts: Attempts) -> list[Problem]:
+    """Completions that were paid for more than once; one problem for each."""
+    payers: defaultdict[str, list[str]] = defaultdict(list)
+    for key, history in attempts.items():
+        for attempt in history.attempts:
+            if _is_billed_success(attempt) and attempt.fingerprint:
+                payers[attempt.fingerprint].append(str(key))
+    return [
+        _problem("fingerprints", f"{len(keys)} billed successes for fingerprint {print_}", keys)
+        for print_, keys in sorted(payers.items())
+        if len(keys) > 1
+    ]
+
+
+def _is_billed_success(attempt: Attempt) -> bool:
+    return attempt.outcome == "billed" and attempt.error is None
+
+
+def _problem(identity: Identity, message: str, ids: Collection[str]) -> Problem:
+    return Problem(identity, message, tuple(sorted(ids)))

@@ -1,0 +1,106 @@
+"""Sending dead letters again, and deciding against them.
+
+Replaying has three steps, and a death between any two of them is made good by replaying again:
+
+    1. the letter's own message is taken off its first-write-wins stream: it holds the subject
+    2. the original bytes are published on the original subject, awaiting the PubAck
+    3. the dead letter is taken away
+
+The letter goes last, so after a death at any point it still stands. After (2) the stream holds a
+message with a higher count of replays, or the subject has moved on: the next replay sees that and
+does (3) alone. (1) and (3) name the sequence that was looked at, so a message that came meanwhile
+(another person's replay, a new dead letter of the same term) is never taken off. Twice is once.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final, Literal
+
+from nats.js import JetStreamContext
+from nats.js.api import Header
+from nats.js.errors import APIError, NotFoundError
+
+from services.cli.letters import Letter
+from services.kernel import topology
+from services.kernel.errors import Outage
+from services.kernel.stream.outgoing import Publisher
+
+Replayed = Literal["replayed", "replayed_before"]
+
+_PUBLISH_S: Final = 10.0
+_WRONG_LAST_SEQUENCE: Final = 10071
+_FIRST_WRITE_WINS: Final = {
+    prefix: stream.name
+    for stream in (topology.TERMS, topology.ANALYSES, topology.CARDS)
+    for prefix in (stream.subjects[0].removesuffix("*.*"),)
+}
+"""The stream of a subject, by how the subject begins."""
+
+
+async def replay(js: JetStreamContext, letter: Letter) -> Replayed:
+    """Sends a letter's message again, as often as it is called: once. Raises Outage."""
+    subject = letter.record.original_subject
+    stream = _first_write_wins_stream(subject)
+    before = False
+    if stream is not None:
+        before = not await _make_way(js, stream, subject, letter.replays + 1)
+    if not before:
+        published = await Publisher(js, timeout_s=_PUBLISH_S).publish(
+            subject, letter.record.original_payload, headers=_headers(letter, stream)
+        )
+        before = published == "duplicate"
+    await js.purge_stream(
+        topology.DEAD_LETTERS.name, subject=letter.subject, seq=letter.sequence + 1
+    )
+    return "replayed_before" if before else "replayed"
+
+
+async def _make_way(js: JetStreamContext, stream: str, subject: str, replay_count: int) -> bool:
+    """Takes the old message off its subject; False when this replay stands there already."""
+    try:
+        message = await js.get_last_msg(stream, subject, direct=True)
+    except NotFoundError:
+        return True
+    count = (message.headers or {}).get(topology.REPLAYS, "0")
+    if count.isdigit() and int(count) >= replay_count:
+        return False
+    await js.purge_stream(stream, subject=subject, seq=(message.seq or 0) + 1)
+    return True
+
+
+def _headers(letter: Letter, stream: str | None) -> dict[str, str]:
+    headers = {topology.REPLAYS: str(letter.replays + 1)}
+    trace = letter.record.original_headers.get(topology.TRACEPARENT)
+    if trace is not None:
+        headers[topology.TRACEPARENT] = trace
+    if stream is None:
+        # SUBMISSIONS takes anything twice; its window of message ids catches a hasty second try.
+        headers[Header.MSG_ID.value] = f"replay-{letter.address}-{letter.sequence}"
+    return headers
+
+
+def _first_write_wins_stream(subject: str) -> str | None:
+    return next(
+        (name for prefix, name in _FIRST_WRITE_WINS.items() if subject.startswith(prefix)), None
+    )
+
+
+async def discard(js: JetStreamContext, letter: Letter, *, note: str, at: datetime) -> bool:
+    """Marks a letter as decided against; it stays, so that its term stays accounted for.
+
+    False when it was replayed, discarded or written anew since it was read; then nothing changes.
+    """
+    decided = letter.record.model_copy(update={"discarded_at": at, "note": note})
+    try:
+        await js.publish(
+            letter.subject,
+            decided.to_bytes(),
+            timeout=_PUBLISH_S,
+            headers={Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: str(letter.sequence)},
+        )
+    except APIError as error:
+        if error.err_code == _WRONG_LAST_SEQUENCE:
+            return False
+        raise Outage(f"the stream of {letter.subject} refused: {error.description}") from error
+    return True

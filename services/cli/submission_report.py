@@ -1,0 +1,115 @@
+"""What a submission came to, for programs and for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from services.cli.batch_status import BatchStatus
+from services.cli.common import out
+from services.cli.printable import printable
+from services.cli.publishing import Publication
+from services.cli.submission import Problem, Submission, problem_of
+from services.cli.waiting import DeadTerms
+
+_SHOWN_PROBLEMS: Final = 20
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a submission came to; the last two only with --wait."""
+
+    batch: str
+    read: Submission
+    publication: Publication
+    status: BatchStatus | None = None
+    dead: DeadTerms | None = None
+
+    @property
+    def not_taken(self) -> list[Problem]:
+        """What the server refused."""
+        return [
+            problem_of(payload, reason, published=False)
+            for payload, reason in self.publication.refused
+        ]
+
+    @property
+    def is_whole(self) -> bool:
+        """All rows that could be sent are published and, if waited for, have ended."""
+        is_sent = self.publication.published == len(self.read.payloads)
+        return is_sent and (self.status is None or self.status.is_over)
+
+    def as_json(self) -> dict[str, Any]:
+        problems = [*self.read.unsendable, *self.read.refusals, *self.not_taken]
+        result: dict[str, Any] = {
+            "batch": self.batch,
+            "published": self.publication.published,
+            "refused_locally": len(self.read.unsendable),
+            "expected_refusals": len(self.read.refusals),
+            "refused_by_server": len(self.publication.refused),
+            "broken_off": self.publication.broken_off,
+            "expected": self.publication.expected,
+            "problems": [problem.as_json() for problem in problems],
+        }
+        if self.status and self.dead:
+            result |= {"status": self.status.as_json(), "dead": self.dead.as_json()}
+        return result
+
+
+def show_outcome(outcome: Outcome) -> None:
+    """The outcome for people."""
+    read, publication = outcome.read, outcome.publication
+    out.print(
+        f"Published {publication.published:,} of {len(read.payloads):,} terms to batch "
+        f"{outcome.batch}.",
+        markup=False,
+    )
+    show_problems("held nothing to publish", read.unsendable)
+    show_problems("will be refused", read.refusals)
+    show_problems("not taken by the server", outcome.not_taken)
+    if publication.broken_off:
+        out.print(
+            f"Publishing ended early: {publication.broken_off}. Submit the same again with "
+            f"--batch {outcome.batch}: a term that arrived already is not made twice.",
+            markup=False,
+        )
+    if outcome.status and outcome.dead:
+        _show_end(outcome.status, outcome.dead)
+    elif publication.published:
+        out.print(f"See how far it is: cardflow status {outcome.batch}", markup=False)
+
+
+def show_problems(what: str, problems: list[Problem]) -> None:
+    if not problems:
+        return
+    out.print(f"{len(problems):,} {'term' if len(problems) == 1 else 'terms'} {what}:")
+    several = len({problem.source for problem in problems}) > 1
+    for problem in problems[:_SHOWN_PROBLEMS]:
+        place = f"{problem.source} line" if several else "line"
+        input_, reason = printable(problem.input.strip(), 40), printable(problem.reason, 300)
+        out.print(f"  {place} {problem.line}: {input_}: {reason}", markup=False)
+    if len(problems) > _SHOWN_PROBLEMS:
+        out.print(f"  … and {len(problems) - _SHOWN_PROBLEMS:,} more; --json lists all")
+
+
+def _show_end(status: BatchStatus, dead: DeadTerms) -> None:
+    if not status.is_over:
+        out.print(
+            f"The time is up with {status.in_flight:,} terms in flight; they go on. "
+            f"See how far: cardflow status {status.batch}",
+            markup=False,
+        )
+    out.print(
+        f"{status.finished:,} terms finished, {status.dead:,} dead; {status.calls:,} model calls, "
+        f"{status.cached:,} answers from the cache, ${status.cost_usd:.6f}."
+    )
+    for (service, reason), count in dead.by_reason.most_common():
+        out.print(f"  {count:,} dead in {service}: {reason}", markup=False)
+    for letter in dead.examples:
+        term, message = printable(letter.term or letter.letter_id, 40), printable(letter.message)
+        out.print(f"    {term}: {message}", markup=False)
+    if status.is_over and status.finished:
+        out.print(
+            f"Write the deck: cardflow export --batch {status.batch} -o {status.batch}.apkg",
+            markup=False,
+        )

@@ -1,0 +1,142 @@
+"""`cardflow submit`: terms from files to a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from nats.js import JetStreamContext
+from rich.progress import Progress
+
+from services.cli.common import (
+    FAILED,
+    DataOption,
+    JsonOption,
+    NatsOption,
+    err,
+    fail,
+    nats_url,
+    print_json,
+)
+from services.cli.publishing import Publication, publish_submission
+from services.cli.session import reported, with_jetstream
+from services.cli.submission import Submission, default_batch, read_submission_files
+from services.cli.submission_report import Outcome, show_outcome, show_problems
+from services.cli.waiting import dead_terms, status_bar, wait_for_batch
+from services.kernel import topology
+from services.kernel.contracts.term import DECK_MAX_CHARACTERS
+
+cli = typer.Typer(add_completion=False)
+
+
+@cli.command()
+def submit(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...", help="CSV, TSV, XLSX, JSONL or plain lists; - is standard input."
+        ),
+    ],
+    *,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the batch; one that exists is added to. "
+            "(default: the file's name and the time)",
+            show_default=False,
+        ),
+    ] = None,
+    deck: Annotated[
+        str | None,
+        typer.Option(
+            help="Deck for all rows. (default: the row's own, else the batch's name)",
+            show_default=False,
+        ),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Until every term has ended.")] = False,
+    timeout_s: Annotated[
+        float | None,
+        typer.Option(
+            help="With --wait: exit 1 after so many seconds. (default: none)",
+            min=0,
+            show_default=False,
+        ),
+    ] = None,
+    data: DataOption = None,
+    nats: NatsOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Publish the terms of word lists, and say which of them will be refused.
+
+    Each row goes to `terms.submit.<batch>`. Exit 0: all rows are published and, with --wait, all
+    terms have ended, in cards or as dead letters that say why. Exit 1: not all were published,
+    or the time was up.
+
+    \b
+    cardflow submit words.csv --wait
+    cardflow submit topik1.xlsx --batch topik1 --deck "TOPIK 1"
+    echo 책 | cardflow submit - --json
+    """
+    check_names(batch, deck)
+    if timeout_s is not None and not wait:
+        fail("--timeout-s needs --wait: without it nothing is waited for")
+    with reported():
+        url = nats_url(data, nats)
+        read = read_submission_files(files, deck=deck)
+    name = batch or default_batch(files[0], datetime.now(UTC))
+    if not read.payloads:
+        _report_nothing(name, read, json=json)
+
+    async def work(js: JetStreamContext) -> Outcome:
+        publication = await _publish(js, name, read, deck)
+        if not wait or publication.broken_off:
+            return Outcome(name, read, publication)
+        with status_bar(name) as on_status:
+            status = await wait_for_batch(js, name, timeout_s=timeout_s, on_status=on_status)
+        return Outcome(name, read, publication, status, await dead_terms(js, name))
+
+    outcome = with_jetstream(url, work)
+    if json:
+        print_json(outcome.as_json())
+    else:
+        show_outcome(outcome)
+    if not outcome.is_whole:
+        raise typer.Exit(FAILED)
+
+
+def check_names(batch: str | None, deck: str | None) -> None:
+    """Ends the command (exit 2) for names that every row would be refused for."""
+    if batch is not None and not topology.is_batch_name(batch):
+        fail(
+            f"{batch!r} is no batch name; use 1-64 of A-Z a-z 0-9 _ - and begin with a letter or "
+            "digit"
+        )
+    if deck is not None and not (deck.strip() and len(deck) <= DECK_MAX_CHARACTERS):
+        fail(f"--deck has {len(deck)} characters; give a name of 1-{DECK_MAX_CHARACTERS}")
+
+
+async def _publish(
+    js: JetStreamContext, batch: str, read: Submission, deck: str | None
+) -> Publication:
+    with _publishing_bar(len(read.payloads)) as on_published:
+        return await publish_submission(
+            js, batch, read.payloads, deck=deck, now=datetime.now(UTC), on_published=on_published
+        )
+
+
+@contextmanager
+def _publishing_bar(total: int) -> Iterator[Callable[[], None]]:
+    with Progress(console=err, disable=not err.is_terminal, transient=True) as progress:
+        task = progress.add_task("publishing", total=total)
+        yield lambda: progress.advance(task)
+
+
+def _report_nothing(batch: str, read: Submission, *, json: bool) -> None:
+    if json:
+        print_json(Outcome(batch, read, Publication(expected=0)).as_json())
+    else:
+        show_problems("held nothing to publish", read.unsendable)
+    fail("no row held a term, so no batch was opened", code=FAILED)

@@ -1,0 +1,136 @@
+"""Following a batch to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from nats.js import JetStreamContext
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from services.cli.batch_status import BatchStatus, batch_status
+from services.cli.common import err
+from services.kernel import topology
+from services.kernel.contracts.dead_letter import DeadLetter
+from services.kernel.errors import Outage
+from services.kernel.nats_faults import NATS_FAULTS
+from services.kernel.stream.reading import follow, subjects_of
+
+_INTERVAL_S: Final = 0.5
+_FINAL_S: Final = 5.0
+"""How long the exporter's last figures may come after the last card."""
+_SILENCE_S: Final = 60.0
+"""A server that is started again, with its streams to recover, is back by then."""
+_EXAMPLES: Final = 10
+
+
+async def wait_for_batch(
+    js: JetStreamContext,
+    batch: str,
+    *,
+    timeout_s: float | None = None,
+    on_status: Callable[[BatchStatus], None] = lambda _status: None,
+    interval_s: float = _INTERVAL_S,
+) -> BatchStatus:
+    """The status when every term that arrived has ended (`is_over`), or after `timeout_s`.
+
+    Sits out a restart of the server. Raises Outage when it stays away, or says nothing at all
+    in `timeout_s`.
+    """
+    clock = asyncio.get_running_loop().time
+    begin = heard = clock()
+    over: float | None = None
+    status: BatchStatus | None = None
+    while True:
+        try:
+            status = await batch_status(js, batch)
+        except NATS_FAULTS as error:
+            if clock() - heard > _SILENCE_S:
+                raise Outage(f"the server stopped answering ({error!r})") from error
+        else:
+            heard = clock()
+            on_status(status)
+            over = (over or heard) if status.is_over else None
+            if over is not None and (status.is_final or heard - over >= _FINAL_S):
+                return status
+        if timeout_s is not None and clock() - begin >= timeout_s:
+            if status is None:
+                raise Outage(f"the server did not answer within {timeout_s:g} s")
+            return status
+        await asyncio.sleep(interval_s)
+
+
+@contextmanager
+def status_bar(batch: str) -> Iterator[Callable[[BatchStatus], None]]:
+    """A bar on standard error that each status given to it moves; nothing off a terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as progress:
+        task = progress.add_task(batch, total=None, figures="")
+        clock = progress.get_time
+        first: list[tuple[float, int]] = []
+
+        def show(status: BatchStatus) -> None:
+            first.append((clock(), status.ended)) if not first else None
+            elapsed_s, ended = clock() - first[0][0], status.ended - first[0][1]
+            rate = ended / elapsed_s if elapsed_s > 0 else 0.0
+            progress.update(
+                task, total=status.total, completed=status.ended, figures=figures(status, rate)
+            )
+
+        yield show
+
+
+def figures(status: BatchStatus, rate: float) -> str:
+    """What stands beside the bar; `rate` is in terms a second."""
+    parts = [f"{status.dead} dead", f"{rate:.0f}/s", f"${status.cost_usd:.4f}"]
+    if status.eta_s:
+        parts.insert(2, f"eta {status.eta_s:.0f} s")
+    return " · ".join(parts)
+
+
+@dataclass
+class DeadTerms:
+    """Why terms of a batch have died: how many for each reason, and the first few."""
+
+    by_reason: Counter[tuple[str, str]] = field(default_factory=Counter)
+    examples: list[DeadLetter] = field(default_factory=list)
+
+    def as_json(self) -> list[dict[str, Any]]:
+        return [
+            {"service": service, "reason": reason, "count": count}
+            for (service, reason), count in self.by_reason.most_common()
+        ]
+
+
+async def dead_terms(js: JetStreamContext, batch: str) -> DeadTerms:
+    """Reads the dead letters of a batch."""
+    dead = DeadTerms()
+    subject = f"dead.*.{batch}.*"
+    if not await subjects_of(js, topology.DEAD_LETTERS.name, subject):
+        return dead
+    letters = follow(js, topology.DEAD_LETTERS.name, subject, from_start=True)
+    async with aclosing(letters) as messages:  # type: ignore[type-var]
+        async for message in messages:
+            letter = DeadLetter.model_validate_json(message.data)
+            dead.by_reason[letter.service, letter.reason] += 1
+            if len(dead.examples) < _EXAMPLES:
+                dead.examples.append(letter)
+            if message.metadata.num_pending == 0:
+                break
+    return dead
