@@ -165,10 +165,8 @@ def _print_table(rows: Iterator[Verdict], totals: Totals) -> None:
 def _table(shown: list[Verdict]) -> Table:
     several = len({verdict.source for verdict in shown}) > 1
     table = Table(box=None, pad_edge=False)
-    for name in ("file", "line") if several else ("line",):
-        table.add_column(name, justify="right" if name == "line" else "left")
-    for name in ("input", "normal form", "hint", "verdict"):
-        table.add_column(name, overflow="fold")
+    for name in ("file", "line", "input", "normal form", "hint", "verdict")[0 if several else 1 :]:
+        table.add_column(name, overflow="fold", justify="right" if name == "line" else "left")
     for verdict in shown:
         normal = (verdict.normal or "") + (f" ({verdict.homonym})" if verdict.homonym else "")
         place = [verdict.source, str(verdict.line)][0 if several else 1 :]

@@ -171,11 +171,7 @@ def _submission(sequence: int, subject: str, payload: bytes) -> Submission:
 
 async def _has_forgotten(js: JetStreamContext) -> bool:
     """Nothing but age takes messages from SUBMISSIONS."""
-    try:
-        state = (await js.stream_info(topology.SUBMISSIONS.name)).state
-    except NotFoundError:
-        return False
-    return state.first_seq > 1
+    return (await js.stream_info(topology.SUBMISSIONS.name)).state.first_seq > 1
 
 
 async def _awaited(

@@ -11,6 +11,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from services.kernel.logs import configure_logs
+
 COMMANDS: dict[str, str] = {
     "demo": "The shipped word list from NATS subject to Anki deck, offline.",
     "up": "Run everything on this machine until it is stopped.",
@@ -58,7 +60,8 @@ cli = typer.Typer(
 
 @cli.callback()
 def _root() -> None:
-    pass
+    # Standard output is for results alone; `up` and `run` have logs of their own.
+    configure_logs("cardflow", level="warning", format="auto")
 
 
 def main(args: Any = None) -> None:

@@ -20,8 +20,8 @@ from services.kernel.errors import TermRefused
 
 STANDARD_INPUT: Final = "-"
 
-_POSITION_MAX_BYTES: Final = 32
-"""Room for `, "position": N}` with any N that a submission can come to."""
+_ADDED_MAX_BYTES: Final = 256
+"""For a position and the headers: the stream's bound holds for all of the message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +92,12 @@ def _payload(source: str, row: Row, deck: str | None) -> Payload | Unsendable:
     fields = {**row.fields, "deck": deck} if deck else row.fields
     # Half a surrogate pair becomes its JSON escape, which ingest refuses by name.
     body = json.dumps(dict(fields), ensure_ascii=False).encode("utf-8", "backslashreplace")
-    size = len(body) + _POSITION_MAX_BYTES
+    size = len(body) + _ADDED_MAX_BYTES
     if size > topology.SUBMISSION_MAX_BYTES:
+        bound = topology.SUBMISSION_MAX_BYTES
         reason = (
-            f"the row has {size:,} bytes as JSON, at most {topology.SUBMISSION_MAX_BYTES:,} can "
-            "be published; a term with its hint needs under 4 KiB"
+            f"the row has {size:,} bytes with headers, at most {bound:,} can be published; "
+            "a term with its hint needs under 4 KiB"
         )
         return Unsendable(source, row.line, str(fields["term"])[:200], reason)
     return Payload(source, row.line, body, is_placed="position" in fields)

@@ -18,6 +18,7 @@ from services.kernel.settings import is_loopback
 T = TypeVar("T")
 
 _TIMEOUT_S: Final = 5.0
+_NEEDED: Final = {"calls", "charged_usd", "started_at"}
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,9 @@ async def _stats(base_url: str) -> dict[str, Any] | str:
         stats = answer.raise_for_status().json()
     except (httpx.HTTPError, ValueError) as error:
         return f"the simulator did not answer: {error!r}"
-    return stats if isinstance(stats, dict) else "the simulator's answer is no JSON object"
+    if not isinstance(stats, dict) or not stats.keys() >= _NEEDED:
+        return f"its /stats lack some of {', '.join(sorted(_NEEDED))}: is it the simulator?"
+    return stats
 
 
 def _compared(

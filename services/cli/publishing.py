@@ -14,6 +14,7 @@ from typing import Final
 
 import nats.errors
 from nats.js import JetStreamContext
+from nats.js.api import Header
 from nats.js.errors import APIError
 
 from services.cli.payloads import Payload
@@ -72,6 +73,8 @@ async def publish_submission(
     Rows without a position are numbered on from what the batch was to have before. A refusal
     by the server costs its row; a full stream or a server that stays away ends the publishing.
     """
+    # Asked for first: silence of a stream that does not exist looks like an election.
+    await js.stream_info(topology.SUBMISSIONS.name)
     before = await _declared(js, batch, arrival_s)
     publication = Publication(expected=before + len(payloads))
     await _open(js, batch, publication.expected, deck, now)
@@ -117,8 +120,6 @@ async def _opened(js: JetStreamContext, batch: str) -> BatchOpened | None:
 async def _open(
     js: JetStreamContext, batch: str, expected: int, deck: str | None, now: datetime
 ) -> None:
-    # Asked for first: a publish to a stream that does not exist looks like an election.
-    await js.stream_info(topology.SUBMISSIONS.name)
     event = BatchOpened(batch=Batch(batch), expected=expected, deck=deck, opened_at=now)
     try:
         await _publish(js, topology.batch_subject(batch, "opened"), event.to_bytes())
@@ -166,7 +167,9 @@ async def _publish_some(
         ordinal, payload = next(remaining, (0, None))
         if payload is None:
             return
-        headers = {topology.TRACEPARENT: Trace.new().header()}
+        trace = Trace.new()
+        # The id lets the server know a second try from a second row.
+        headers = {topology.TRACEPARENT: trace.header(), Header.MSG_ID.value: trace.trace_id}
         try:
             await _publish(js, subject, payload.at(ordinal), headers)
         except PublishRefused as refusal:
@@ -183,10 +186,7 @@ async def _publish_some(
 async def _publish(
     js: JetStreamContext, subject: str, body: bytes, headers: Mapping[str, str] | None = None
 ) -> None:
-    """Done when acknowledged. Raises PublishRefused, or Outage after `_ANSWER_S` of trying.
-
-    An acknowledgement that got lost means a second message: ingest takes a term once only.
-    """
+    """Done when acknowledged. Raises PublishRefused, or Outage after `_ANSWER_S` of trying."""
     deadline = asyncio.get_running_loop().time() + _ANSWER_S
     while True:
         try:

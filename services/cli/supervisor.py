@@ -12,9 +12,10 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -33,6 +34,8 @@ _READY_S = 60.0
 _POLL_S = 0.05
 _CHILD_GRACE_S = 10.0
 _SETTINGS_EXIT = 2
+_RESTARTS_AT_START = 3
+"""Who dies this often before it was ready once will not get better by itself."""
 _SAME_PROCESS_S = 1.0
 """Two processes with one pid don't start within the same second."""
 
@@ -55,7 +58,7 @@ class Supervisor:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.data = plan.data
+        self.data = plan.data.absolute()
         self._next_port = plan.port_base
         self._server = (
             None if plan.nats_url else EmbeddedServer(self.data / "nats", port=self._port())
@@ -90,7 +93,7 @@ class Supervisor:
     async def _start(self) -> None:
         if self._server is not None:
             self._nats = await self._child("nats-server", 1, self._server.command())
-            await self._until(self._server.is_listening, [self._nats])
+            await self._until(partial(asyncio.to_thread, self._server.is_listening), [self._nats])
         async with connected(self.nats_url) as nc:
             await provision(nc.jetstream(timeout=10), load_settings(KernelSettings).nats)
         if self.plan.simulator is not None:
@@ -151,31 +154,30 @@ class Supervisor:
         if self._simulator is not None:
             urls.append(self.base_url.removesuffix("/api/v1") + "/livez")
         async with httpx.AsyncClient(timeout=2.0) as client:
-            async with asyncio.timeout(_READY_S):
-                for url in urls:
-                    while not await self._answers(client, url):
-                        await asyncio.sleep(_POLL_S)
+            for url in urls:
+                await self._until(partial(self._answers, client, url), self.children)
         self.write_endpoints()
 
     async def _answers(self, client: httpx.AsyncClient, url: str) -> bool:
-        self._fail_for_unusable(self.children)
         try:
             return (await client.get(url)).is_success
         except httpx.HTTPError:
             return False
 
-    async def _until(self, condition: Callable[[], bool], children: list[Child]) -> None:
-        async with asyncio.timeout(_READY_S):
-            while not condition():
-                self._fail_for_unusable(children, any_exit=True)
-                await asyncio.sleep(_POLL_S)
+    async def _until(self, is_so: Callable[[], Awaitable[bool]], children: list[Child]) -> None:
+        """Raises SettingsError when a child can't be used, or it takes too long."""
+        deadline = asyncio.get_running_loop().time() + _READY_S
+        while not await is_so():
+            self._fail_for_unusable(children)
+            if asyncio.get_running_loop().time() > deadline:
+                raise SettingsError(f"not ready within {_READY_S:.0f} s; see {self.data / 'logs'}")
+            await asyncio.sleep(_POLL_S)
 
     @staticmethod
-    def _fail_for_unusable(children: list[Child], *, any_exit: bool = False) -> None:
+    def _fail_for_unusable(children: list[Child]) -> None:
         """A child that says its settings are unusable will say so again: give up at once."""
         for child in children:
-            code = child.exit_code
-            if code == _SETTINGS_EXIT or (any_exit and code is not None):
+            if child.exit_code == _SETTINGS_EXIT or child.restarts >= _RESTARTS_AT_START:
                 raise SettingsError(
                     f"{child.role.label} can't start: {_last_line(child.role.log)} "
                     f"(see {child.role.log})"

@@ -87,7 +87,7 @@ async def _up(
 ) -> None:
     access = chosen_provider(*provider)
     plan = Plan(
-        data=data.absolute(),
+        data=data,
         access=access,
         simulator=simulator_flags(simulator) if access.kind == "simulated" else None,
         replicas=parse_replicas(replicas),

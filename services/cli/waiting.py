@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from services.kernel import topology
 from services.kernel.contracts.dead_letter import DeadLetter
 from services.kernel.errors import Outage
 from services.kernel.nats_faults import NATS_FAULTS
-from services.kernel.stream.reading import follow, subjects_of
+from services.kernel.stream.reading import messages_of
 
 _INTERVAL_S: Final = 0.5
 _FINAL_S: Final = 5.0
@@ -41,11 +41,12 @@ async def wait_for_batch(
     timeout_s: float | None = None,
     on_status: Callable[[BatchStatus], None] = lambda _status: None,
     interval_s: float = _INTERVAL_S,
+    silence_s: float = _SILENCE_S,
 ) -> BatchStatus:
     """The status when every term that arrived has ended (`is_over`), or after `timeout_s`.
 
-    Sits out a restart of the server. Raises Outage when it stays away, or says nothing at all
-    in `timeout_s`.
+    Sits out a restart of the server. Raises Outage when it is silent for `silence_s`, or says
+    nothing at all in `timeout_s`.
     """
     clock = asyncio.get_running_loop().time
     begin = heard = clock()
@@ -55,7 +56,7 @@ async def wait_for_batch(
         try:
             status = await batch_status(js, batch)
         except NATS_FAULTS as error:
-            if clock() - heard > _SILENCE_S:
+            if clock() - heard > silence_s:
                 raise Outage(f"the server stopped answering ({error!r})") from error
         else:
             heard = clock()
@@ -83,12 +84,14 @@ def status_bar(batch: str) -> Iterator[Callable[[BatchStatus], None]]:
     with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as progress:
         task = progress.add_task(batch, total=None, figures="")
         clock = progress.get_time
-        first: list[tuple[float, int]] = []
+        begin_s, ended_before = clock(), 0
 
         def show(status: BatchStatus) -> None:
-            first.append((clock(), status.ended)) if not first else None
-            elapsed_s, ended = clock() - first[0][0], status.ended - first[0][1]
-            rate = ended / elapsed_s if elapsed_s > 0 else 0.0
+            nonlocal ended_before
+            if not progress.tasks[task].total:
+                ended_before = status.ended
+            elapsed_s = clock() - begin_s
+            rate = (status.ended - ended_before) / elapsed_s if elapsed_s > 0 else 0.0
             progress.update(
                 task, total=status.total, completed=status.ended, figures=figures(status, rate)
             )
@@ -121,16 +124,9 @@ class DeadTerms:
 async def dead_terms(js: JetStreamContext, batch: str) -> DeadTerms:
     """Reads the dead letters of a batch."""
     dead = DeadTerms()
-    subject = f"dead.*.{batch}.*"
-    if not await subjects_of(js, topology.DEAD_LETTERS.name, subject):
-        return dead
-    letters = follow(js, topology.DEAD_LETTERS.name, subject, from_start=True)
-    async with aclosing(letters) as messages:  # type: ignore[type-var]
-        async for message in messages:
-            letter = DeadLetter.model_validate_json(message.data)
-            dead.by_reason[letter.service, letter.reason] += 1
-            if len(dead.examples) < _EXAMPLES:
-                dead.examples.append(letter)
-            if message.metadata.num_pending == 0:
-                break
+    async for message in messages_of(js, topology.DEAD_LETTERS.name, f"dead.*.{batch}.*"):
+        letter = DeadLetter.model_validate_json(message.data)
+        dead.by_reason[letter.service, letter.reason] += 1
+        if len(dead.examples) < _EXAMPLES:
+            dead.examples.append(letter)
     return dead

@@ -239,8 +239,8 @@ def _note_fetched(subscriber: Any, in_hand: InHand) -> None:
     """Lets `in_hand` see what the pull loop fetches, so that a stop can give it back.
 
     FastStream drops fetched messages whose handler has not begun when it stops; they would wait
-    out the ack_wait. It also drops what a group has gathered when the group's next fetch raises,
-    as a time-out does that is not of the client's own class: a fetch ends empty instead.
+    out the ack_wait. A fetch that fails ends empty: FastStream knows only one of the two time-outs
+    that the client raises, and asks again at once after any other error.
     """
     subscription = subscriber.subscription
     fetch = subscription.fetch

@@ -30,9 +30,14 @@ class Metrics:
     """The metrics of one service process."""
 
     def __init__(self, service: str) -> None:
-        self.registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
+        self.registry = CollectorRegistry()
+        self._service = service
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._declare_deliveries(service, self.registry)
+        self._declare_calls(service, self.registry)
+
+    def _declare_deliveries(self, service: str, registry: CollectorRegistry) -> None:
         self.received = Counter(
             "cardflow_messages_received",
             "Deliveries taken in hand.",
@@ -70,6 +75,10 @@ class Metrics:
             ["service"],
             registry=registry,
         ).labels(service)
+        for outcome in OUTCOMES:
+            self._completed.labels(service, outcome)
+
+    def _declare_calls(self, service: str, registry: CollectorRegistry) -> None:
         self._calls = Counter(
             "cardflow_model_calls",
             "Calls to the provider, by outcome.",
@@ -92,9 +101,6 @@ class Metrics:
             ["service", "result"],
             registry=registry,
         )
-        self._service = service
-        for outcome in OUTCOMES:
-            self._completed.labels(service, outcome)
         for outcome in ("billed", "unfit", "unbilled", "uncertain", "throttled"):
             self._calls.labels(service, outcome)
         for result in ("hit", "miss"):

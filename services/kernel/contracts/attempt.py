@@ -52,4 +52,5 @@ class AttemptHistory(Contract):
     @property
     def uncertain(self) -> int:
         """Calls whose outcome, and so whose bill, is unknown."""
-        return sum(a.outcome in ("started", "uncertain") for a in self.attempts)
+        unknown = ("started", "uncertain", "failed")
+        return sum(a.fingerprint is not None and a.outcome in unknown for a in self.attempts)

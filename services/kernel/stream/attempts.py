@@ -99,8 +99,8 @@ class AttemptLedger:
         call = Attempt(
             replay=self._replay, outcome="started", fingerprint=fingerprint, started_at=_now()
         )
-        if self._open is None:
-            await self._append(call)
+        if self._open is None or self._current().fingerprint is not None:
+            await self._append(call)  # A second call of this delivery is a call of its own.
         else:
             await self._replace(call)
 

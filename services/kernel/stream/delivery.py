@@ -107,7 +107,7 @@ class Delivery:
             self._log.debug("message.completed", outcome=outcome)
 
     async def _carry(self, incoming: Incoming, ledger: AttemptLedger, trace: Trace) -> str:
-        if incoming.redelivered:
+        if incoming.redelivered or incoming.replay:
             await ledger.reopen()
             if ledger.used >= self._policy.max_attempts and not ledger.answered:
                 raise PermanentError(

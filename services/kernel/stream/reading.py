@@ -5,12 +5,12 @@ Nothing is stored for a batch's status: it is what the streams hold.
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import nats
-import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
@@ -66,12 +66,21 @@ async def connected(url: str, *, name: str = "cardflow-cli") -> AsyncIterator[Cl
 
 
 async def subjects_of(js: JetStreamContext, stream: str, subject_filter: str) -> dict[str, int]:
-    """Each subject under the filter with its count of messages; empty without the stream."""
-    try:
-        info = await js.stream_info(stream, subjects_filter=subject_filter)
-    except NotFoundError:
-        return {}
-    return info.state.subjects or {}
+    """Each subject under the filter with its count of messages; empty without the stream.
+
+    The server answers with at most 100,000 subjects a page, and the client asks for one page only.
+    """
+    subjects: dict[str, int] = {}
+    while True:
+        request = json.dumps({"subjects_filter": subject_filter, "offset": len(subjects)}).encode()
+        try:
+            answer = await js._api_request(f"{js._prefix}.STREAM.INFO.{stream}", request)  # noqa: SLF001
+        except NotFoundError:
+            return {}
+        page: dict[str, int] = answer["state"].get("subjects") or {}
+        subjects |= page
+        if not page or len(subjects) >= answer.get("total", 0):
+            return subjects
 
 
 async def messages_of(js: JetStreamContext, stream: str, subject_filter: str) -> AsyncIterator[Msg]:
@@ -82,7 +91,7 @@ async def messages_of(js: JetStreamContext, stream: str, subject_filter: str) ->
         while True:
             try:
                 messages = await subscription.fetch(_FETCH, timeout=_FETCH_S)
-            except nats.errors.TimeoutError:
+            except TimeoutError:  # The client raises its own and the plain one.
                 if not (await subscription.consumer_info()).num_pending:
                     return  # What was counted has been removed meanwhile.
                 continue
@@ -99,7 +108,7 @@ async def follow(
     policy = DeliverPolicy.ALL if from_start else DeliverPolicy.NEW
     async with _subscribed(js, stream, subject_filter, policy) as subscription:
         while True:
-            with suppress(nats.errors.TimeoutError):
+            with suppress(TimeoutError):
                 for message in await subscription.fetch(_FETCH, timeout=_FETCH_S):
                     yield message
 

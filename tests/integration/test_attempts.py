@@ -1,0 +1,284 @@
+"""The ledger of attempts on a real bucket: what a process leaves behind when it dies anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+import pytest
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.kv import KeyValue
+
+from services.kernel import topology
+from services.kernel.contracts.attempt import AttemptHistory
+from services.kernel.contracts.provenance import Usage
+from services.kernel.errors import Outage
+from services.kernel.stream.attempts import AlreadyDone, AttemptLedger, AttemptStore
+from services.kernel.stream.checkpoint import Checkpoint, NoCheckpoint
+from services.kernel.stream.incoming import Identity
+
+KEY = "stage1.b1.t1"
+PRINT = "f" * 64
+
+
+@dataclass(frozen=True)
+class Paid:
+    model: str = "m/1"
+    generation_id: str | None = "gen-1"
+    usage: Usage = field(default_factory=lambda: Usage(cost_usd=Decimal("0.002")))
+
+
+@pytest.fixture
+async def bucket(js: JetStreamContext) -> KeyValue:
+    return await js.key_value(topology.ATTEMPTS.name)
+
+
+def opened(bucket: KeyValue, *, replay: int = 0, done: bool = False) -> AttemptLedger:
+    async def is_done() -> bool:
+        return done
+
+    store = AttemptStore(bucket, "stage1")
+    return store.ledger(Identity("b1", "t1"), replay=replay, is_done=is_done)
+
+
+async def recorded(bucket: KeyValue) -> AttemptHistory:
+    return AttemptHistory.model_validate_json((await bucket.get(KEY)).value or b"")
+
+
+async def outcomes(bucket: KeyValue) -> list[str]:
+    return [attempt.outcome for attempt in (await recorded(bucket)).attempts]
+
+
+async def test_a_call_is_on_record_before_it_is_sent(bucket: KeyValue) -> None:
+    ledger = opened(bucket)
+    await ledger.begin(PRINT)
+    [attempt] = (await recorded(bucket)).attempts
+    assert (attempt.outcome, attempt.fingerprint, attempt.finished_at) == ("started", PRINT, None)
+    assert ledger.in_attempt
+
+
+async def test_a_settled_call_says_what_it_cost_and_who_served_it(bucket: KeyValue) -> None:
+    ledger = opened(bucket)
+    await ledger.begin(PRINT)
+    await ledger.settle("billed", cost_usd=Decimal("0.001"), generation_id="gen-7", model="m/1")
+    history = await recorded(bucket)
+    assert history == ledger.history
+    [attempt] = history.attempts
+    assert (attempt.outcome, attempt.generation_id, attempt.model) == ("billed", "gen-7", "m/1")
+    assert (history.cost_usd, history.calls, history.uncertain) == (Decimal("0.001"), 1, 0)
+    assert attempt.finished_at is not None
+    assert ledger.answered
+
+
+async def test_an_unfit_answer_is_no_answer(bucket: KeyValue) -> None:
+    ledger = opened(bucket)
+    assert not ledger.answered
+    await ledger.begin(PRINT)
+    await ledger.settle("billed", error="not_json: prose")
+    assert not ledger.answered
+
+
+async def test_being_throttled_uses_no_attempt_and_the_next_call_is_one_of_its_own(
+    bucket: KeyValue,
+) -> None:
+    ledger = opened(bucket)
+    for _ in range(3):
+        await ledger.begin(PRINT)
+        await ledger.settle("throttled", error="429")
+    assert (ledger.used, ledger.in_attempt) == (0, False)
+    await ledger.begin(PRINT)
+    await ledger.settle("billed")
+    assert await outcomes(bucket) == ["throttled"] * 3 + ["billed"]
+    assert ledger.used == 1
+
+
+async def test_a_second_call_of_one_delivery_is_a_call_of_its_own(bucket: KeyValue) -> None:
+    ledger = opened(bucket)
+    await ledger.begin(PRINT)
+    await ledger.settle("billed", cost_usd=Decimal("0.001"), error="not_json: prose")
+    await ledger.begin("repair")
+    await ledger.settle("billed", cost_usd=Decimal("0.002"))
+    history = await recorded(bucket)
+    assert [a.fingerprint for a in history.attempts] == [PRINT, "repair"]
+    assert (history.calls, history.cost_usd) == (2, Decimal("0.003"))
+
+
+async def test_only_a_call_can_be_uncertain(bucket: KeyValue) -> None:
+    ledger = opened(bucket)
+    await ledger.reopen()
+    await ledger.mark_started()
+    assert (await recorded(bucket)).uncertain == 0
+    await ledger.begin(PRINT)
+    assert (await recorded(bucket)).uncertain == 1
+    await ledger.fail("KeyError: a bug before it was settled")
+    assert (await recorded(bucket)).uncertain == 1
+
+
+async def test_a_failure_is_noted_on_the_call_that_led_to_it(bucket: KeyValue) -> None:
+    ledger = opened(bucket)
+    await ledger.begin(PRINT)
+    await ledger.settle("uncertain", error="cut off")
+    await ledger.fail("UncertainCall: cut off")
+    [attempt] = (await recorded(bucket)).attempts
+    assert (attempt.outcome, attempt.error) == ("uncertain", "UncertainCall: cut off")
+
+
+async def test_a_failure_in_the_middle_of_an_attempt_ends_it(bucket: KeyValue) -> None:
+    ledger = opened(bucket)
+    await ledger.reopen()
+    await ledger.mark_started()
+    await ledger.fail("KeyError: a bug")
+    assert await outcomes(bucket) == ["failed"]
+    assert ledger.used == 1
+
+
+async def test_a_failure_without_any_call_is_an_attempt_too(bucket: KeyValue) -> None:
+    await opened(bucket).fail("TransientError: reset")
+    second = opened(bucket)
+    await second.fail("TransientError: reset")
+    assert await outcomes(bucket) == ["failed", "failed"]
+    assert second.used == 2
+
+
+async def test_what_an_earlier_delivery_left_is_counted(bucket: KeyValue) -> None:
+    await opened(bucket).begin(PRINT)
+    later = opened(bucket)
+    await later.reopen()
+    assert later.used == 1
+    await later.mark_started()
+    await later.mark_started()
+    await later.begin(PRINT)
+    await later.settle("unbilled")
+    assert await outcomes(bucket) == ["started", "unbilled"]
+    assert (later.used, later.history.uncertain) == (2, 1)
+
+
+async def test_a_first_delivery_finds_the_record_of_an_earlier_one_by_itself(
+    bucket: KeyValue,
+) -> None:
+    await opened(bucket).begin(PRINT)
+    ledger = opened(bucket)
+    await ledger.begin(PRINT)
+    assert await outcomes(bucket) == ["started", "started"]
+    assert ledger.used == 2
+
+
+async def test_attempts_are_counted_anew_from_a_replay(bucket: KeyValue) -> None:
+    for _ in range(3):
+        await opened(bucket).fail("TransientError: reset")
+    replayed = opened(bucket, replay=1)
+    await replayed.begin(PRINT)
+    assert replayed.used == 1
+    assert len(replayed.history.attempts) == 4
+    assert opened(bucket, replay=2).used == 0
+
+
+@pytest.mark.parametrize("redelivered", [True, False])
+async def test_nothing_is_begun_when_the_result_exists(redelivered: bool, bucket: KeyValue) -> None:
+    await opened(bucket).begin(PRINT)
+    ledger = opened(bucket, done=True)
+    with pytest.raises(AlreadyDone):
+        await (ledger.reopen() if redelivered else ledger.begin(PRINT))
+    assert await outcomes(bucket) == ["started"]
+
+
+async def test_a_first_call_does_not_ask_whether_it_is_done(bucket: KeyValue) -> None:
+    await opened(bucket, done=True).begin(PRINT)
+    assert await outcomes(bucket) == ["started"]
+
+
+async def test_the_second_of_two_writers_has_to_come_back_later(bucket: KeyValue) -> None:
+    first, second = opened(bucket), opened(bucket)
+    await first.reopen()
+    await second.reopen()
+    await first.begin(PRINT)
+    with pytest.raises(Outage, match="somebody else"):
+        await second.begin(PRINT)
+    await first.settle("billed")
+    assert await outcomes(bucket) == ["billed"]
+
+
+async def test_an_answer_in_the_cache_settles_the_call_that_paid_for_it(
+    bucket: KeyValue,
+) -> None:
+    await opened(bucket).begin(PRINT)
+    later = opened(bucket)
+    await later.reopen()
+    await later.mark_started()
+    assert await later.recover(PRINT, Paid())
+    assert not await later.recover(PRINT, Paid())
+    first, _mark = (await recorded(bucket)).attempts
+    assert (first.outcome, first.cost_usd, first.generation_id, first.model) == (
+        "billed",
+        Decimal("0.002"),
+        "gen-1",
+        "m/1",
+    )
+
+
+async def test_an_answer_that_others_paid_for_settles_nothing(bucket: KeyValue) -> None:
+    await opened(bucket).begin("another fingerprint")
+    later = opened(bucket)
+    await later.reopen()
+    assert not await later.recover(PRINT, Paid())
+    assert await outcomes(bucket) == ["started"]
+
+
+async def test_a_mark_is_taken_back_and_a_call_is_not(bucket: KeyValue) -> None:
+    ledger = opened(bucket)
+    await ledger.take_back()
+    await ledger.reopen()
+    await ledger.mark_started()
+    await ledger.take_back()
+    await ledger.take_back()
+    assert (await outcomes(bucket), ledger.used) == ([], 0)
+    await ledger.begin(PRINT)
+    await ledger.take_back()
+    assert await outcomes(bucket) == ["started"]
+    await ledger.settle("billed")
+    await ledger.take_back()
+    assert await outcomes(bucket) == ["billed"]
+
+
+@pytest.mark.parametrize("purged", [True, False])
+@pytest.mark.parametrize("redelivered", [True, False])
+async def test_a_deleted_record_is_begun_anew(
+    purged: bool, redelivered: bool, bucket: KeyValue
+) -> None:
+    await opened(bucket).begin(PRINT)
+    await (bucket.purge(KEY) if purged else bucket.delete(KEY))
+    ledger = opened(bucket)
+    if redelivered:
+        await ledger.reopen()
+        assert ledger.used == 0
+    await ledger.begin(PRINT)
+    await ledger.settle("billed")
+    assert await outcomes(bucket) == ["billed"]
+
+
+async def test_a_bucket_that_is_away_is_an_outage(js: JetStreamContext, bucket: KeyValue) -> None:
+    ledger = opened(bucket)
+    await js.delete_stream(f"KV_{topology.ATTEMPTS.name}")
+    with pytest.raises(Outage, match="can't be recorded"):
+        await ledger.begin(PRINT)
+    with pytest.raises(Outage, match="can't be recorded"):
+        await ledger.reopen()
+
+
+async def test_a_checkpoint_says_what_its_stream_holds(js: JetStreamContext) -> None:
+    checkpoint = Checkpoint(js, topology.ANALYSES.name, topology.analyzed_subject)
+    assert not await checkpoint.holds("b1", "t1")
+    await js.publish(topology.analyzed_subject("b1", "t1"), b"x")
+    assert await checkpoint.holds("b1", "t1")
+    assert not await checkpoint.holds("b2", "t1")
+    assert not await NoCheckpoint().holds("b1", "t1")
+
+
+async def test_a_stream_that_cannot_say_is_an_outage_and_no_answer(
+    nc: Client, js: JetStreamContext
+) -> None:
+    checkpoint = Checkpoint(nc.jetstream(timeout=0.2), "ANALYSES", topology.analyzed_subject)
+    await js.delete_stream("ANALYSES")
+    with pytest.raises(Outage, match="ANALYSES can't be asked"):
+        await checkpoint.holds("b1", "t1")

@@ -1,0 +1,379 @@
+"""The rules of delivery against a real server: every message gets exactly one right answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from delivering import BATCH, QUICK, Failing, Stage1, Wire, analyze, eventually
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import StreamConfig
+
+from services.kernel import topology
+from services.kernel.errors import (
+    Outage,
+    PermanentError,
+    ReplyRejected,
+    Throttled,
+    TransientError,
+)
+from services.kernel.settings import NatsSettings
+from services.kernel.stream.attempts import AttemptLedger
+from services.kernel.stream.incoming import Incoming, Outgoing
+from services.kernel.stream.provision import provision
+from services.kernel.stream.retry import RetryPolicy
+from services.kernel.stream.trace import Trace
+
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+async def test_a_result_is_published_before_its_message_is_acked(
+    nc: Client, js: JetStreamContext
+) -> None:
+    stage = await Stage1(js, analyze).open()
+    await stage.accept(body=b"payload")
+    wire = await Wire.tapped(nc)
+    await stage.deliver()
+    await eventually(lambda: len(wire.seen) == 2)
+    assert wire.order == ["terms", "+ACK"]
+    assert await stage.analysis() == b"payload"
+    await eventually(stage.is_settled)
+    assert stage.count("published") == 1
+
+
+async def test_a_result_that_is_there_already_counts_as_done(js: JetStreamContext) -> None:
+    stage = await Stage1(js, analyze).open()
+    await js.publish(topology.analyzed_subject(BATCH, "t1"), b"first")
+    await stage.accept(body=b"second")
+    await stage.deliver()
+    assert await stage.analysis() == b"first"
+    await eventually(stage.is_settled)
+    assert stage.count("duplicate") == 1
+
+
+async def test_a_handler_without_a_result_is_acked(js: JetStreamContext) -> None:
+    async def store(_incoming: Incoming, _ledger: AttemptLedger) -> Outgoing | None:
+        return None
+
+    stage = await Stage1(js, store).open()
+    await stage.accept()
+    await stage.deliver()
+    await eventually(stage.is_settled)
+    assert stage.count("published") == 1
+    assert await stage.analysis() is None
+
+
+async def test_a_transient_error_is_tried_again_after_its_delay_and_counted(
+    nc: Client, js: JetStreamContext
+) -> None:
+    policy = RetryPolicy(max_attempts=3, base_s=0.05, cap_s=10)
+    handler = Failing(TransientError("reset"), TransientError("reset again"))
+    stage = await Stage1(js, handler, policy=policy).open()
+    await stage.accept()
+    wire = await Wire.tapped(nc)
+    await stage.deliver(times=3)
+    await eventually(lambda: len(wire.answers) == 3)
+    delays = [json.loads(answer.removeprefix(b"-NAK"))["delay"] for answer in wire.answers[:2]]
+    assert delays == [50_000_000, 100_000_000]
+    assert wire.answers[2] == b"+ACK"
+    ledger = stage.ledger()
+    await ledger.reopen()
+    assert [a.error for a in ledger.history.attempts[:2]] == [
+        "TransientError: reset",
+        "TransientError: reset again",
+    ]
+    assert (handler.calls, stage.count("retried"), stage.count("published")) == (3, 2, 1)
+
+
+async def test_after_the_last_attempt_a_message_is_a_dead_letter_with_its_story(
+    nc: Client, js: JetStreamContext
+) -> None:
+    def unfit(detail: str) -> ReplyRejected:
+        error = ReplyRejected("not_json", detail)
+        error.__cause__ = ValueError("line 1")
+        return error
+
+    handler = Failing(unfit("one"), unfit("two"), unfit("three"))
+    stage = await Stage1(js, handler).open()
+    await stage.accept(body='{"term": "책"}'.encode())
+    wire = await Wire.tapped(nc)
+    await stage.deliver(times=3)
+    await eventually(lambda: wire.order[-2:] == ["dead", "+ACK"])
+    letter = await stage.letter()
+    assert letter is not None
+    assert (letter.reason, letter.error, letter.term) == ("not_json", "ReplyRejected", "책")
+    assert letter.message == "not_json: three"
+    assert letter.causes == ("ValueError: line 1",)
+    assert letter.original_payload == '{"term": "책"}'.encode()
+    assert letter.original_subject == topology.accepted_subject(BATCH, "t1")
+    assert letter.history.count(0) == 3
+    await eventually(stage.is_settled)
+    assert stage.count("dead") == 1
+
+
+async def test_a_permanent_error_is_a_dead_letter_at_once(js: JetStreamContext) -> None:
+    handler = Failing(PermanentError("refused by moderation", reason="moderation"))
+    stage = await Stage1(js, handler).open()
+    await stage.accept()
+    await stage.deliver()
+    letter = await stage.letter()
+    assert letter is not None
+    assert (letter.reason, letter.history.attempts) == ("moderation", ())
+    await eventually(stage.is_settled)
+    assert handler.calls == 1
+
+
+@pytest.mark.parametrize(
+    "error", [Outage("stream full"), Throttled("429", retry_after_s=0.01)], ids=repr
+)
+async def test_an_outage_uses_no_attempt_however_long_it_lasts(
+    error: Exception, js: JetStreamContext
+) -> None:
+    handler = Failing(*[error] * (QUICK.max_attempts * 2))
+    stage = await Stage1(js, handler).open()
+    await stage.accept()
+    await stage.deliver(times=QUICK.max_attempts * 2 + 1)
+    assert await stage.analysis() is not None
+    assert await stage.letter() is None
+    await eventually(stage.is_settled)
+
+
+async def test_the_pauses_grow_while_an_outage_lasts(nc: Client, js: JetStreamContext) -> None:
+    policy = RetryPolicy(max_attempts=3, base_s=0.01, cap_s=0.08)
+    stage = await Stage1(js, Failing(*[Outage("full")] * 5), policy=policy).open()
+    await stage.accept()
+    wire = await Wire.tapped(nc)
+    await stage.deliver(times=5)
+    await eventually(lambda: len(wire.answers) == 5)
+    delays_ms = [json.loads(a.removeprefix(b"-NAK"))["delay"] / 1e6 for a in wire.answers]
+    assert delays_ms == [10, 20, 40, 80, 80]
+
+
+async def test_a_paid_result_outlives_a_full_stream(js: JetStreamContext) -> None:
+    """The call is on record as billed and stays so; it is neither repeated nor given up."""
+
+    async def pay_once(incoming: Incoming, ledger: AttemptLedger) -> Outgoing:
+        if not ledger.history.calls:
+            await ledger.begin("fingerprint")
+            await ledger.settle("billed")
+        return await analyze(incoming)
+
+    stage = await Stage1(js, pay_once).open()
+    info = await js.stream_info(topology.ANALYSES.name)
+    wanted = StreamConfig.from_response(info.config.as_dict())
+    await js.update_stream(info.config.evolve(max_bytes=1))
+    await stage.accept()
+    await stage.deliver(times=QUICK.max_attempts + 2)
+    assert (await stage.analysis(), await stage.letter()) == (None, None)
+    await js.update_stream(wanted)
+    await stage.deliver()
+    assert await stage.analysis() is not None
+    ledger = stage.ledger()
+    await ledger.reopen()
+    assert ledger.history.calls == 1
+    paid = ledger.history.attempts[0]
+    assert (paid.outcome, paid.error) == ("billed", None)
+
+
+async def test_an_unknown_exception_is_given_up_after_the_last_attempt(
+    js: JetStreamContext,
+) -> None:
+    handler = Failing(*[KeyError("a bug of ours")] * 9)
+    stage = await Stage1(js, handler).open()
+    await stage.accept()
+    await stage.deliver(times=3)
+    letter = await stage.letter()
+    assert letter is not None
+    assert (letter.reason, letter.error) == ("unexpected_error", "KeyError")
+    await eventually(stage.is_settled)
+    assert handler.calls == 3
+
+
+async def killed_while_handling(stage: Stage1, *, begin: bool = False) -> None:
+    """What a process leaves behind that dies in the handler: an attempt, and no answer."""
+    message = await stage.fetch()
+    ledger = stage.ledger()
+    await ledger.reopen()
+    if message.metadata.num_delivered > 1:
+        await ledger.mark_started()
+    if begin:
+        await ledger.begin("fingerprint")
+    await message.nak()
+
+
+async def test_a_message_that_ends_its_process_each_time_is_given_up_without_a_call(
+    js: JetStreamContext,
+) -> None:
+    handler = Failing()
+    stage = await Stage1(js, handler).open()
+    await stage.accept()
+    for _ in range(1 + QUICK.max_attempts):
+        await killed_while_handling(stage)
+    await stage.deliver()
+    letter = await stage.letter()
+    assert letter is not None
+    assert letter.reason == "attempts_used_up"
+    assert "ended its process" in letter.message
+    assert letter.history.count(0) == QUICK.max_attempts
+    assert handler.calls == 0
+    await eventually(stage.is_settled)
+
+
+async def test_naks_of_stopping_replicas_use_no_attempt(js: JetStreamContext) -> None:
+    stage = await Stage1(js, analyze).open()
+    await stage.accept()
+    for _ in range(QUICK.max_attempts + 2):
+        await (await stage.fetch()).nak()
+    await stage.deliver()
+    assert await stage.analysis() is not None
+    assert await stage.letter() is None
+
+
+async def test_a_redelivered_message_whose_result_exists_is_acked_without_a_call(
+    js: JetStreamContext,
+) -> None:
+    handler = Failing()
+    stage = await Stage1(js, handler).open()
+    await stage.accept()
+    await killed_while_handling(stage, begin=True)
+    await js.publish(topology.analyzed_subject(BATCH, "t1"), b"done by another replica")
+    await stage.deliver()
+    assert handler.calls == 0
+    await eventually(stage.is_settled)
+    assert stage.count("duplicate") == 1
+
+
+async def test_a_replayed_message_whose_result_exists_is_acked_without_a_call(
+    js: JetStreamContext,
+) -> None:
+    handler = Failing()
+    stage = await Stage1(js, handler).open()
+    await js.publish(topology.analyzed_subject(BATCH, "t1"), b"done before")
+    await stage.accept(Cardflow_Replays="1")
+    await stage.deliver()
+    await eventually(stage.is_settled)
+    assert (handler.calls, stage.count("duplicate")) == (0, 1)
+
+
+async def test_a_replay_counts_its_attempts_anew_and_says_so_downstream(
+    js: JetStreamContext,
+) -> None:
+    handler = Failing(TransientError("1"), TransientError("2"), TransientError("3"))
+    stage = await Stage1(js, handler).open()
+    await stage.accept()
+    await stage.deliver(times=3)
+    assert await stage.letter() is not None
+    await js.purge_stream(topology.TERMS.name)
+    await stage.accept(Cardflow_Replays="1")
+    await killed_while_handling(stage)
+    await stage.deliver()
+    raw = await js.get_last_msg(topology.ANALYSES.name, topology.analyzed_subject(BATCH, "t1"))
+    assert (raw.headers or {})["Cardflow-Replays"] == "1"
+    ledger = stage.ledger(replay=1)
+    await ledger.reopen()
+    assert (ledger.history.count(0), ledger.history.count(1)) == (3, 1)
+
+
+@pytest.mark.parametrize("header", [None, TRACEPARENT], ids=["no trace", "a trace"])
+async def test_the_trace_goes_on_with_a_span_of_our_own(
+    header: str | None, js: JetStreamContext
+) -> None:
+    stage = await Stage1(js, analyze).open()
+    await stage.accept(**({"traceparent": header} if header else {}))
+    await stage.deliver()
+    raw = await js.get_last_msg(topology.ANALYSES.name, topology.analyzed_subject(BATCH, "t1"))
+    sent = Trace.of(raw.headers or {})
+    assert sent.header() == (raw.headers or {})["traceparent"]
+    if header:
+        ours = Trace.of({"traceparent": header})
+        assert sent.trace_id == ours.trace_id
+        assert sent.span_id != ours.span_id
+
+
+async def test_a_slow_message_is_kept_from_redelivery(nc: Client, js: JetStreamContext) -> None:
+    await provision(js, NatsSettings(stream_max_mib=64, ack_wait_s=1))
+    wire = await Wire.tapped(nc)
+
+    async def slow(incoming: Incoming, _ledger: AttemptLedger) -> Outgoing:
+        await eventually(lambda: wire.answers.count(b"+WPI") >= 8)
+        return await analyze(incoming)
+
+    stage = await Stage1(js, slow, ack_wait_s=1).open()
+    await stage.accept()
+    keep_alive = asyncio.create_task(stage.in_hand.keep_alive())
+    await stage.deliver()
+    keep_alive.cancel()
+    info = await js.consumer_info(topology.TERMS.name, "stage1")
+    assert info.num_redelivered == 0
+    await eventually(stage.is_settled)
+    assert await stage.analysis() is not None
+
+
+async def test_what_waits_for_a_worker_is_kept_alive_and_handed_back_at_a_stop(
+    nc: Client, js: JetStreamContext
+) -> None:
+    stage = await Stage1(js, analyze, ack_wait_s=0.03).open()
+    await stage.accept("begun")
+    await stage.accept("waiting")
+    begun, waiting = await stage.fetch(), await stage.fetch()
+    wire = await Wire.tapped(nc)
+    stage.in_hand.fetched([begun, waiting])
+    await stage.delivery(begun)
+    keep_alive = asyncio.create_task(stage.in_hand.keep_alive())
+    await eventually(lambda: wire.order[-1:] == ["+WPI"])
+    keep_alive.cancel()
+    await stage.in_hand.hand_back()
+    await stage.in_hand.hand_back()
+    again = await stage.fetch()
+    assert again.subject == waiting.subject
+    assert wire.answers.count(b"-NAK") == 1
+    assert wire.answers[0] == b"+ACK"
+
+
+async def test_when_even_the_dead_letter_cannot_be_written_the_message_stays(
+    js: JetStreamContext,
+) -> None:
+    stage = await Stage1(js, Failing(PermanentError("no"), PermanentError("no"))).open()
+    config = (await js.stream_info(topology.DEAD_LETTERS.name)).config
+    await js.delete_stream(topology.DEAD_LETTERS.name)
+    await stage.accept()
+    message = await stage.fetch()
+    await stage.delivery(message)
+    assert not await stage.is_settled()
+    await js.add_stream(config)
+    await message.nak()
+    await stage.deliver()
+    assert await stage.letter() is not None
+    await eventually(stage.is_settled)
+
+
+async def test_a_result_that_no_server_takes_is_a_dead_letter(js: JetStreamContext) -> None:
+    async def enormous(incoming: Incoming, _ledger: AttemptLedger) -> Outgoing:
+        return Outgoing(topology.analyzed_subject(BATCH, "t1"), b"x" * (2 * topology.MIB))
+
+    stage = await Stage1(js, enormous).open()
+    await stage.accept()
+    await stage.deliver()
+    letter = await stage.letter()
+    assert letter is not None
+    assert letter.reason == "too_large"
+
+
+@pytest.mark.parametrize(
+    ("value", "replay"), [("2", 2), ("0", 0), ("", 0), ("-1", 0), ("x", 0), ("٣", 0)]
+)
+async def test_a_replay_header_that_is_no_number_counts_as_none(
+    value: str, replay: int, js: JetStreamContext
+) -> None:
+    seen: list[int] = []
+
+    async def note(incoming: Incoming, _ledger: AttemptLedger) -> Outgoing | None:
+        seen.append(incoming.replay)
+        return None
+
+    stage = await Stage1(js, note).open()
+    await stage.accept(Cardflow_Replays=value)
+    await stage.deliver()
+    assert seen == [replay]

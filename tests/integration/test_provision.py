@@ -1,0 +1,189 @@
+"""Provisioning a real server: everything is made, nothing is made twice, drift is seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy
+from nats.js.errors import APIError, NotFoundError
+
+from services.kernel import topology
+from services.kernel.settings import NatsSettings
+from services.kernel.stream.outgoing import is_duplicate
+from services.kernel.stream.provision import Drift, provision
+
+SETTINGS = NatsSettings(stream_max_mib=64)
+NAMES = [s.name for s in topology.STREAMS] + [f"KV_{b.name}" for b in topology.BUCKETS]
+
+
+@pytest.fixture
+def empty(nc: Client) -> JetStreamContext:
+    """A server that nobody has provisioned."""
+    return nc.jetstream(timeout=5)
+
+
+async def stream_names(js: JetStreamContext) -> set[str]:
+    return {info.config.name or "" for info in await js.streams_info()}
+
+
+def told(drifts: list[Drift]) -> set[tuple[str, str, str]]:
+    return {(drift.kind, drift.name, drift.setting) for drift in drifts}
+
+
+async def test_an_empty_server_gets_everything(empty: JetStreamContext) -> None:
+    drifts = await provision(empty, SETTINGS)
+    assert len(drifts) == len(NAMES) + len(topology.CONSUMERS)
+    assert all(drift.changed and drift.setting == "exists" for drift in drifts)
+    assert "stream TERMS: created" in map(str, drifts)
+    assert await stream_names(empty) == set(NAMES)
+    for consumer in topology.CONSUMERS.values():
+        config = (await empty.consumer_info(consumer.stream, consumer.durable)).config
+        assert config.ack_policy == AckPolicy.EXPLICIT
+        assert (config.max_deliver, config.ack_wait) == (-1, SETTINGS.ack_wait_s)
+
+
+async def test_doing_it_again_changes_nothing(js: JetStreamContext) -> None:
+    assert await provision(js, SETTINGS) == []
+    assert await provision(js, SETTINGS, check_only=True) == []
+
+
+async def test_a_check_reports_and_creates_nothing(empty: JetStreamContext) -> None:
+    drifts = await provision(empty, SETTINGS, check_only=True)
+    assert len(drifts) == len(NAMES) + len(topology.CONSUMERS)
+    assert not any(drift.changed for drift in drifts)
+    assert "consumer ingest: missing" in map(str, drifts)
+    assert await stream_names(empty) == set()
+
+
+@pytest.mark.parametrize(
+    ("settings", "setting", "wanted"),
+    [
+        (NatsSettings(stream_max_mib=65), "max_bytes", 65 * topology.MIB),
+        (NatsSettings(stream_max_mib=64, max_age_days=1), "max_age", 86_400.0),
+    ],
+)
+async def test_a_changed_bound_is_reported_and_then_brought_up_to_date(
+    settings: NatsSettings, setting: str, wanted: Any, js: JetStreamContext
+) -> None:
+    checked = await provision(js, settings, check_only=True)
+    assert ("stream", "TERMS", setting) in told(checked)
+    assert (await js.stream_info("TERMS")).config.max_bytes == 64 * topology.MIB
+    [changed] = [d for d in await provision(js, settings) if d.name == "TERMS"]
+    assert (changed.setting, changed.wanted, changed.changed) == (setting, wanted, True)
+    assert getattr((await js.stream_info("TERMS")).config, setting) == wanted
+    assert await provision(js, settings, check_only=True) == []
+
+
+async def test_a_changed_ack_wait_reaches_the_consumers_that_exist(js: JetStreamContext) -> None:
+    settings = NatsSettings(stream_max_mib=64, ack_wait_s=45)
+    checked = await provision(js, settings, check_only=True)
+    assert told(checked) == {("consumer", s, "ack_wait") for s in topology.SERVICES}
+    assert "consumer ingest: ack_wait is 20.0, should be 45.0" in map(str, checked)
+    await provision(js, settings)
+    assert (await js.consumer_info("TERMS", "stage1")).config.ack_wait == 45
+
+
+async def test_settings_that_a_library_wiped_are_put_back(js: JetStreamContext) -> None:
+    config = (await js.stream_info("TERMS")).config
+    await js.update_stream(
+        config.evolve(
+            discard=DiscardPolicy.OLD,
+            discard_new_per_subject=False,
+            max_msgs_per_subject=-1,
+            max_age=0,
+            allow_direct=False,
+        )
+    )
+    checked = await provision(js, SETTINGS, check_only=True)
+    wiped = {
+        "discard",
+        "discard_new_per_subject",
+        "max_msgs_per_subject",
+        "max_age",
+        "allow_direct",
+    }
+    assert told(checked) == {("stream", "TERMS", setting) for setting in wiped}
+    repaired = await provision(js, SETTINGS)
+    assert told(repaired) == told(checked)
+    assert await provision(js, SETTINGS, check_only=True) == []
+
+
+async def test_a_missing_consumer_is_reported_and_made_again(js: JetStreamContext) -> None:
+    await js.delete_consumer("ANALYSES", "stage2")
+    [missing] = await provision(js, SETTINGS, check_only=True)
+    assert str(missing) == "consumer stage2: missing"
+    with pytest.raises(NotFoundError):
+        await js.consumer_info("ANALYSES", "stage2")
+    [made] = await provision(js, SETTINGS)
+    assert str(made) == "consumer stage2: created"
+    assert (await js.consumer_info("ANALYSES", "stage2")).name == "stage2"
+
+
+async def test_a_missing_stream_is_made_again_with_its_consumer(js: JetStreamContext) -> None:
+    await js.delete_stream("CARDS")
+    assert told(await provision(js, SETTINGS)) == {
+        ("stream", "CARDS", "exists"),
+        ("consumer", "exporter", "exists"),
+    }
+
+
+async def test_a_consumer_that_reads_something_else_is_repaired(js: JetStreamContext) -> None:
+    info = (await js.consumer_info("TERMS", "stage1")).config
+    await js.add_consumer(
+        "TERMS",
+        ConsumerConfig(
+            durable_name=info.durable_name,
+            ack_policy=AckPolicy.EXPLICIT,
+            filter_subject="terms.accepted.other.*",
+            max_ack_pending=info.max_ack_pending,
+            ack_wait=info.ack_wait,
+        ),
+    )
+    [drift] = await provision(js, SETTINGS, check_only=True)
+    assert (drift.name, drift.setting, drift.found) == ("stage1", "filter_subjects", None)
+    await provision(js, SETTINGS)
+    assert await provision(js, SETTINGS, check_only=True) == []
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        topology.accepted_subject("b1", "t1"),
+        topology.analyzed_subject("b1", "t1"),
+        topology.finished_subject("b1", "t1"),
+    ],
+)
+async def test_the_first_write_wins_on_what_is_paid_for(subject: str, js: JetStreamContext) -> None:
+    stored = await js.publish(subject, b"first")
+    with pytest.raises(APIError) as refused:
+        await js.publish(subject, b"second")
+    assert is_duplicate(refused.value)
+    kept = await js.get_last_msg(stored.stream, subject)
+    assert (kept.data, kept.seq) == (b"first", stored.seq)
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [topology.batch_subject("b1", "progress"), topology.dead_subject("stage1", "b1", "t1")],
+)
+async def test_what_is_reported_keeps_its_newest_message(
+    subject: str, js: JetStreamContext
+) -> None:
+    await js.publish(subject, b"first")
+    stored = await js.publish(subject, b"second")
+    info = await js.stream_info(stored.stream, subjects_filter=subject)
+    assert info.state.subjects == {subject: 1}
+    assert (await js.get_last_msg(stored.stream, subject)).data == b"second"
+
+
+async def test_a_submission_is_taken_twice_and_refused_when_it_is_too_large(
+    js: JetStreamContext,
+) -> None:
+    await js.publish("terms.submit", "책".encode())
+    await js.publish("terms.submit", "책".encode())
+    with pytest.raises(APIError, match="message size exceeds maximum allowed"):
+        await js.publish("terms.submit.b1", b"x" * (topology.SUBMISSION_MAX_BYTES + 1))
+    assert (await js.stream_info("SUBMISSIONS")).state.messages == 2

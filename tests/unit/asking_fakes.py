@@ -1,0 +1,212 @@
+"""Fakes at the seams of asking a model. They write what is done to them into one journal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from pydantic import SecretStr
+
+from services.kernel.contracts.attempt import Attempt, AttemptHistory, Outcome
+from services.kernel.contracts.provenance import Usage
+from services.kernel.errors import Outage
+from services.kernel.llm.asker import Asker
+from services.kernel.llm.prompt import CompletionRequest
+from services.kernel.llm.provider import Completion
+from services.kernel.llm.rate_limit import RateLimit
+from services.kernel.metrics import Metrics
+from services.kernel.settings import ProviderAccess, ProviderKind, StageSettings
+
+Journal = list[str]
+Scripted = Completion | Exception
+
+NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
+SECRET = "sk-or-v1-0123456789abcdef"
+
+
+def access(
+    kind: ProviderKind = "openrouter",
+    *,
+    base_url: str = "http://provider.test/api/v1",
+    model: str = "test/model",
+    api_key: str | None = SECRET,
+) -> ProviderAccess:
+    key = None if api_key is None else SecretStr(api_key)
+    return ProviderAccess(kind=kind, base_url=base_url, model=model, api_key=key)
+
+
+def completion(text: str = "{}", *, cost_usd: str = "0.002") -> Completion:
+    return Completion(
+        text=text,
+        model="test/model-served",
+        provider="Test",
+        generation_id="gen-1",
+        usage=Usage(prompt_tokens=100, completion_tokens=50, cost_usd=Decimal(cost_usd)),
+    )
+
+
+class FakeProvider:
+    """Serves what it was given, in order. More calls than that are a fault."""
+
+    def __init__(self, journal: Journal, answers: Iterable[Scripted]) -> None:
+        self._journal = journal
+        self._answers = list(answers)
+        self.requests: list[CompletionRequest] = []
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        self._journal.append("call")
+        self.requests.append(request)
+        assert self._answers, "asked more often than expected"
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class MemoryCache:
+    """Completions in a dictionary; `is_full` lets every write fail."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.completions: dict[str, Completion] = {}
+        self.is_full = False
+
+    async def get(self, fingerprint: str) -> Completion | None:
+        self._journal.append("cache.get")
+        return self.completions.get(fingerprint)
+
+    async def put(self, fingerprint: str, completion: Completion) -> None:
+        self._journal.append("cache.put")
+        if self.is_full:
+            raise Outage("the cache is full")
+        # Through the wire's form: what can't be written must not pass for written.
+        self.completions[fingerprint] = Completion.model_validate_json(completion.to_bytes())
+
+
+class MemoryLedger:
+    """One delivery's attempts; `earlier` are those of deliveries before it."""
+
+    def __init__(self, journal: Journal, earlier: Iterable[Attempt] = ()) -> None:
+        self._journal = journal
+        self.history = AttemptHistory(attempts=tuple(earlier))
+
+    @property
+    def used(self) -> int:
+        return self.history.count(0)
+
+    @property
+    def last(self) -> Attempt:
+        return self.history.attempts[-1]
+
+    async def begin(self, fingerprint: str) -> None:
+        self._journal.append("begin")
+        self._store([*self.history.attempts, started(fingerprint)])
+
+    async def settle(
+        self,
+        outcome: Outcome,
+        *,
+        cost_usd: Decimal = Decimal(0),
+        generation_id: str | None = None,
+        model: str | None = None,
+        error: str | None = None,
+    ) -> None:
+        self._journal.append(f"settle {outcome}")
+        assert self.last.outcome == "started", "settled a call that was never begun"
+        settled = {
+            "outcome": outcome,
+            "cost_usd": cost_usd,
+            "generation_id": generation_id,
+            "model": model,
+            "error": error,
+            "finished_at": NOON,
+        }
+        self._store([*self.history.attempts[:-1], self.last.model_copy(update=settled)])
+
+    async def recover(self, fingerprint: str, completion: Completion) -> bool:
+        self._journal.append("recover")
+        attempts = list(self.history.attempts)
+        for index, attempt in enumerate(attempts):
+            if attempt.outcome == "started" and attempt.fingerprint == fingerprint:
+                settled = {"outcome": "billed", "cost_usd": completion.usage.cost_usd}
+                attempts[index] = attempt.model_copy(update=settled)
+                self._store(attempts)
+                return True
+        return False
+
+    def _store(self, attempts: list[Attempt]) -> None:
+        history = AttemptHistory(attempts=tuple(attempts))
+        self.history = AttemptHistory.model_validate_json(history.to_bytes())
+
+
+def started(fingerprint: str) -> Attempt:
+    return Attempt(outcome="started", fingerprint=fingerprint, started_at=NOON)
+
+
+class FakeTime:
+    """A clock that only sleeping moves. For one sleeper at a time.
+
+    While `pause` is set to an event, who sleeps wakes up only after that event.
+    """
+
+    def __init__(self, journal: Journal | None = None) -> None:
+        self._journal = journal
+        self.now = 1_000.0
+        self.pause: asyncio.Event | None = None
+
+    def clock(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        if self._journal is not None:
+            self._journal.append(f"sleep {seconds:g}")
+        if self.pause is not None:
+            await self.pause.wait()
+        self.now += seconds
+
+
+class Asking:
+    """An asker among fakes, and everything that there is to look at afterwards."""
+
+    def __init__(
+        self,
+        *answers: Scripted,
+        earlier: Iterable[Attempt] = (),
+        stage: StageSettings | None = None,
+        provider_access: Callable[[], ProviderAccess] = access,
+    ) -> None:
+        self.journal: Journal = []
+        self.time = FakeTime(self.journal)
+        self.provider = FakeProvider(self.journal, answers)
+        self.cache = MemoryCache(self.journal)
+        self.ledger = MemoryLedger(self.journal, earlier)
+        self.metrics = Metrics("stage1")
+        self.access = provider_access()
+        self.stage = stage or StageSettings()
+        self.troubles: list[str | None] = []
+        self.asker = Asker(
+            self.provider,
+            self.access,
+            self.cache,
+            RateLimit(0, clock=self.time.clock, sleep=self.time.sleep),
+            self.stage,
+            self.metrics,
+            note_trouble=self.troubles.append,
+        )
+
+    def sample(self, name: str, **labels: str) -> float:
+        """The value of a metric."""
+        value = self.metrics.registry.get_sample_value(name, {"service": "stage1", **labels})
+        assert value is not None, f"no metric {name} {labels}"
+        return value
+
+
+async def until(claim: Callable[[], bool]) -> None:
+    """Lets the other tasks go on until the claim is true."""
+    for _ in range(1_000):
+        if claim():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("never came true")

@@ -1,0 +1,1 @@
+"""Makes the fakes and samples beside this file importable from every test below it."""

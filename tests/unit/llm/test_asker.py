@@ -1,0 +1,312 @@
+"""The asker's order of things: what is asked, recorded, paid and kept, and what is not."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from decimal import Decimal
+
+import pytest
+from asking_fakes import SECRET, Asking, access, completion, started, until
+
+from services.kernel.contracts.attempt import Outcome
+from services.kernel.errors import (
+    PermanentError,
+    PipelineError,
+    ProviderBlocked,
+    ReplyRejected,
+    Throttled,
+    TransientError,
+    UncertainCall,
+)
+from services.kernel.llm.asker import Answer
+from services.kernel.llm.prompt import Prompt, completion_request
+from services.kernel.llm.provider import Completion, UnfitCompletion
+
+PROMPT = Prompt(
+    name="analysis",
+    version="analysis-1",
+    system="You write JSON.",
+    task="Analyse.",
+    reply_schema={"type": "object"},
+    data={"term": "책"},
+)
+
+
+def text_of(completion: Completion) -> str:
+    if completion.text == "unfit":
+        raise ReplyRejected("wrong_term", "asked for 책, answered '물'")
+    return completion.text
+
+
+async def asked(asking: Asking) -> Answer[str]:
+    return await asking.asker.ask(PROMPT, text_of, asking.ledger)
+
+
+def fingerprint(asking: Asking) -> str:
+    return completion_request(
+        PROMPT,
+        asking.access,
+        max_tokens=asking.stage.max_tokens,
+        temperature=asking.stage.temperature,
+    ).fingerprint
+
+
+async def test_a_miss_is_begun_before_the_call_and_billed_after_the_cache_write() -> None:
+    asking = Asking(completion("yes"))
+    answer = await asked(asking)
+    assert answer.reply == "yes"
+    assert asking.journal == ["cache.get", "begin", "call", "cache.put", "settle billed"]
+
+
+async def test_a_billed_attempt_names_the_generation_the_model_and_the_cost() -> None:
+    asking = Asking(completion("yes", cost_usd="0.0021"))
+    await asked(asking)
+    attempt = asking.ledger.last
+    assert (attempt.outcome, attempt.error) == ("billed", None)
+    assert (attempt.generation_id, attempt.model) == ("gen-1", "test/model-served")
+    assert attempt.cost_usd == Decimal("0.0021")
+    assert attempt.fingerprint == fingerprint(asking)
+
+
+async def test_the_provenance_says_how_the_answer_came_about() -> None:
+    asking = Asking(completion("yes"))
+    provenance = (await asked(asking)).provenance
+    assert provenance.model == "test/model-served"
+    assert provenance.provider == "Test"
+    assert provenance.generation_id == "gen-1"
+    assert provenance.fingerprint == fingerprint(asking)
+    assert provenance.prompt_version == "analysis-1"
+    assert (provenance.cached, provenance.attempts, provenance.calls) == (False, 1, 1)
+    assert provenance.cost_usd == Decimal("0.002")
+    assert provenance.usage.prompt_tokens == 100
+    assert provenance.started_at <= provenance.finished_at
+    assert provenance.checks == ()
+
+
+async def test_a_cache_hit_takes_no_permit_no_call_and_no_ledger_entry() -> None:
+    asking = Asking()
+    asking.cache.completions[fingerprint(asking)] = completion("kept")
+    asking.asker._rate_limit.cool_down(3_600)
+    answer = await asked(asking)
+    assert answer.reply == "kept"
+    assert asking.journal == ["cache.get", "recover"]
+    assert asking.ledger.history.attempts == ()
+    assert asking.sample("cardflow_cache_requests_total", result="hit") == 1
+
+
+async def test_a_cache_hit_is_free_but_shows_the_usage_of_the_original_call() -> None:
+    asking = Asking()
+    asking.cache.completions[fingerprint(asking)] = completion("kept")
+    provenance = (await asked(asking)).provenance
+    assert (provenance.cached, provenance.calls, provenance.attempts) == (True, 0, 0)
+    assert provenance.cost_usd == 0
+    assert provenance.usage.completion_tokens == 50
+
+
+async def test_a_second_ask_for_the_same_is_served_from_the_cache() -> None:
+    asking = Asking(completion("yes"))
+    await asked(asking)
+    assert (await asked(asking)).provenance.cached
+    assert len(asking.provider.requests) == 1
+
+
+async def test_a_call_whose_process_died_after_its_answer_is_recovered_as_paid() -> None:
+    asking = Asking()
+    key = fingerprint(asking)
+    asking = Asking(earlier=[started(key)])
+    asking.cache.completions[key] = completion("kept", cost_usd="0.004")
+    provenance = (await asked(asking)).provenance
+    assert (provenance.cached, provenance.calls) == (False, 1)
+    assert provenance.cost_usd == Decimal("0.004")
+    assert asking.provider.requests == []
+
+
+async def test_an_unfit_cached_completion_is_a_miss_and_is_replaced() -> None:
+    asking = Asking(completion("fit"))
+    key = fingerprint(asking)
+    asking.cache.completions[key] = completion("unfit")
+    answer = await asked(asking)
+    assert (answer.reply, answer.provenance.cached) == ("fit", False)
+    assert asking.cache.completions[key].text == "fit"
+    assert asking.sample("cardflow_cache_requests_total", result="hit") == 0
+    assert asking.sample("cardflow_cache_requests_total", result="miss") == 1
+
+
+@pytest.mark.parametrize("kind", [Throttled, ProviderBlocked])
+async def test_being_throttled_waits_in_hand_and_uses_no_attempt(kind: type[Throttled]) -> None:
+    asking = Asking(kind("429", retry_after_s=7), kind("429", retry_after_s=30), completion("yes"))
+    provenance = (await asked(asking)).provenance
+    assert asking.journal == [
+        "cache.get",
+        *("begin", "call", "settle throttled", "sleep 7"),
+        *("begin", "call", "settle throttled", "sleep 30"),
+        *("begin", "call", "cache.put", "settle billed"),
+    ]
+    assert (provenance.attempts, provenance.calls) == (1, 1)
+    assert asking.sample("cardflow_model_calls_total", outcome="throttled") == 2
+
+
+async def test_one_throttled_ask_holds_the_others_back() -> None:
+    asking = Asking(Throttled("429", retry_after_s=7), completion("one"), completion("two"))
+    others = Asking()
+    asking.time.pause = asyncio.Event()
+    first = asyncio.create_task(asked(asking))
+    await until(lambda: "sleep 7" in asking.journal)
+    second = asyncio.create_task(asking.asker.ask(PROMPT, text_of, others.ledger))
+    await until(lambda: asking.journal.count("cache.get") == 2)
+    assert asking.journal.count("call") == 1
+    assert others.journal == []
+    asking.time.pause.set()
+    await asyncio.gather(first, second)
+    assert asking.journal.count("call") == 3
+
+
+UNFIT = {
+    "by the provider": UnfitCompletion("finish_length", "it ended by length", completion("cut")),
+    "by the parser": completion("unfit"),
+}
+
+
+@pytest.mark.parametrize("answer", UNFIT.values(), ids=UNFIT)
+async def test_an_unfit_reply_is_billed_with_its_error_and_never_cached(
+    answer: Completion | UnfitCompletion,
+) -> None:
+    asking = Asking(answer)
+    with pytest.raises(ReplyRejected) as raised:
+        await asked(asking)
+    attempt = asking.ledger.last
+    assert (attempt.outcome, attempt.error) == ("billed", str(raised.value))
+    assert attempt.cost_usd == Decimal("0.002")
+    assert attempt.generation_id == "gen-1"
+    assert asking.cache.completions == {}
+    assert asking.journal == ["cache.get", "begin", "call", "settle billed"]
+    assert asking.sample("cardflow_model_calls_total", outcome="unfit") == 1
+    assert asking.sample("cardflow_model_cost_usd_total") == pytest.approx(0.002)
+
+
+FAILURES: list[tuple[Exception, Outcome]] = [
+    (UncertainCall("cut off"), "uncertain"),
+    (TransientError("refused"), "unbilled"),
+    (PermanentError("400"), "unbilled"),
+    (PipelineError("anything of ours"), "unbilled"),
+    (RuntimeError("nobody knows"), "uncertain"),
+    (RuntimeError(), "uncertain"),
+]
+
+
+@pytest.mark.parametrize(("failure", "outcome"), FAILURES, ids=repr)
+async def test_a_failed_call_is_recorded_as_what_it_may_have_cost(
+    failure: Exception, outcome: Outcome
+) -> None:
+    asking = Asking(failure)
+    with pytest.raises(type(failure)) as raised:
+        await asked(asking)
+    assert raised.value is failure
+    assert asking.ledger.last.outcome == outcome
+    assert asking.ledger.last.error == (str(failure) or repr(failure))
+    assert asking.ledger.history.uncertain == (outcome == "uncertain")
+    assert asking.cache.completions == {}
+    assert asking.journal == ["cache.get", "begin", "call", f"settle {outcome}"]
+    assert asking.sample("cardflow_model_calls_total", outcome=outcome) == 1
+
+
+async def test_a_completion_that_the_parser_stumbles_over_is_billed_all_the_same() -> None:
+    def stumble(_completion: Completion) -> str:
+        raise ZeroDivisionError
+
+    asking = Asking(completion("yes"))
+    with pytest.raises(ZeroDivisionError):
+        await asking.asker.ask(PROMPT, stumble, asking.ledger)
+    assert asking.ledger.last.outcome == "billed"
+    assert asking.ledger.last.error == "ZeroDivisionError()"
+    assert asking.ledger.last.cost_usd == Decimal("0.002")
+    assert asking.cache.completions == {}
+
+
+async def test_a_paid_answer_is_given_even_if_the_cache_can_not_take_it() -> None:
+    asking = Asking(completion("yes"))
+    asking.cache.is_full = True
+    answer = await asked(asking)
+    assert (answer.reply, answer.provenance.cached) == ("yes", False)
+    assert asking.journal[-2:] == ["cache.put", "settle billed"]
+    assert asking.ledger.last.error is None
+
+
+async def test_a_long_error_is_cut_before_it_goes_into_the_ledger() -> None:
+    asking = Asking(TransientError("x" * 100_000))
+    with pytest.raises(TransientError):
+        await asked(asking)
+    assert len(asking.ledger.last.error or "") == 500
+
+
+async def test_a_call_that_is_cancelled_stays_begun() -> None:
+    class Hanging:
+        async def complete(self, _request: object) -> Completion:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    asking = Asking()
+    asking.asker._provider = Hanging()
+    task = asyncio.create_task(asked(asking))
+    await until(lambda: "begin" in asking.journal)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert asking.ledger.last.outcome == "started"
+    assert asking.ledger.history.uncertain == 1
+
+
+@pytest.mark.parametrize(
+    "answer", [completion("yes"), completion("unfit"), UncertainCall("cut off")], ids=repr
+)
+async def test_the_provider_is_never_asked_twice_for_one_ask(
+    answer: Completion | Exception,
+) -> None:
+    asking = Asking(answer, completion("a second time"))
+    with suppress(PipelineError):
+        await asked(asking)
+    assert len(asking.provider.requests) == 1
+
+
+TROUBLES: list[tuple[list[Completion | Exception], list[str | None]]] = [
+    ([completion("yes")], [None]),
+    ([completion("unfit")], [None]),
+    ([UnfitCompletion("empty", "no text", completion())], [None]),
+    ([Throttled("wait", retry_after_s=1), completion("yes")], [None, None]),
+    ([ProviderBlocked("no credit", retry_after_s=1), completion("yes")], ["no credit", None]),
+    ([TransientError("refused")], ["refused"]),
+    ([UncertainCall("cut off")], ["cut off"]),
+    ([PermanentError("a bad request")], []),
+]
+
+
+@pytest.mark.parametrize(("answers", "troubles"), TROUBLES, ids=repr)
+async def test_whether_the_provider_serves_us_is_told(
+    answers: list[Completion | Exception], troubles: list[str | None]
+) -> None:
+    asking = Asking(*answers)
+    with suppress(PipelineError):
+        await asked(asking)
+    assert asking.troubles == troubles
+
+
+async def test_an_answer_from_the_cache_tells_nothing_of_the_provider() -> None:
+    asking = Asking()
+    asking.cache.completions[fingerprint(asking)] = completion("kept")
+    await asked(asking)
+    assert asking.troubles == []
+
+
+async def test_every_call_is_timed_once() -> None:
+    asking = Asking(Throttled("429", retry_after_s=1), completion("yes"))
+    await asked(asking)
+    assert asking.sample("cardflow_model_call_seconds_count") == 2
+
+
+async def test_the_key_is_no_part_of_the_request() -> None:
+    asking = Asking(completion("yes"), provider_access=lambda: access(api_key=SECRET))
+    await asked(asking)
+    (request,) = asking.provider.requests
+    assert SECRET.encode() not in request.body
+    assert SECRET not in repr(asking.access)
