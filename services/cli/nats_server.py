@@ -43,6 +43,17 @@ def free_port() -> int:
         return port
 
 
+def is_free(port: int) -> bool:
+    """True when nobody listens on the port of this machine."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
 class EmbeddedServer:
     """One server on loopback with its files in `folder`.
 

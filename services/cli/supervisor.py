@@ -23,7 +23,7 @@ import psutil
 
 from services.cli.children import Child, Role
 from services.cli.common import ENDPOINTS, STORE
-from services.cli.nats_server import EmbeddedServer, free_port
+from services.cli.nats_server import EmbeddedServer, free_port, is_free
 from services.kernel.errors import SettingsError
 from services.kernel.settings import KernelSettings, ProviderAccess, load_settings
 from services.kernel.stream.provision import provision
@@ -218,10 +218,15 @@ class Supervisor:
         beside.replace(path)
 
     def _port(self) -> int:
+        """The next of `port_base`, or any free one. Raises SettingsError when it is taken."""
         if self._next_port is None:
             return free_port()
-        self._next_port += 1
-        return self._next_port - 1
+        port, self._next_port = self._next_port, self._next_port + 1
+        if not is_free(port):
+            raise SettingsError(
+                f"port {port} is taken by another program; give another --port-base"
+            )
+        return port
 
 
 @contextmanager
