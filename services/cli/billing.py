@@ -42,7 +42,7 @@ def tally(histories: Iterable[AttemptHistory]) -> Tally:
         billed=sum(a.outcome == "billed" for a in asked),
         unbilled=sum(a.outcome == "unbilled" for a in asked),
         uncertain=sum(a.outcome not in settled for a in asked),
-        throttled=sum(a.outcome == "throttled" for a in asked),
+        throttled=sum(a.times for a in asked if a.outcome == "throttled"),
         cost_usd=sum((a.cost_usd for a in asked), _NOTHING),
         first_at=min((a.started_at for a in asked), default=None),
     )

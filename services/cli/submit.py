@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -28,6 +29,15 @@ from services.cli.submission_report import Outcome, show_outcome, show_problems
 from services.cli.waiting import dead_terms, status_bar, wait_for_batch
 from services.kernel import topology
 from services.kernel.contracts.term import DECK_MAX_CHARACTERS
+
+TimeoutOption = Annotated[
+    float | None,
+    typer.Option(
+        help="With --wait: exit 1 after so many seconds. (default: none)",
+        min=0,
+        show_default=False,
+    ),
+]
 
 cli = typer.Typer(add_completion=False)
 
@@ -57,14 +67,7 @@ def submit(
         ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Until every term has ended.")] = False,
-    timeout_s: Annotated[
-        float | None,
-        typer.Option(
-            help="With --wait: exit 1 after so many seconds. (default: none)",
-            min=0,
-            show_default=False,
-        ),
-    ] = None,
+    timeout_s: TimeoutOption = None,
     data: DataOption = None,
     nats: NatsOption = None,
     json: JsonOption = False,
@@ -89,15 +92,7 @@ def submit(
     name = batch or default_batch(files[0], datetime.now(UTC))
     if not read.payloads:
         _report_nothing(name, read, json=json)
-
-    async def work(js: JetStreamContext) -> Outcome:
-        publication = await _publish(js, name, read, deck)
-        if not wait or publication.broken_off:
-            return Outcome(name, read, publication)
-        with status_bar(name) as on_status:
-            status = await wait_for_batch(js, name, timeout_s=timeout_s, on_status=on_status)
-        return Outcome(name, read, publication, status, await dead_terms(js, name))
-
+    work = partial(_submit, batch=name, read=read, deck=deck, wait=wait, timeout_s=timeout_s)
     outcome = with_jetstream(url, work)
     if json:
         print_json(outcome.as_json())
@@ -105,6 +100,23 @@ def submit(
         show_outcome(outcome)
     if not outcome.is_whole:
         raise typer.Exit(FAILED)
+
+
+async def _submit(
+    js: JetStreamContext,
+    *,
+    batch: str,
+    read: Submission,
+    deck: str | None,
+    wait: bool,
+    timeout_s: float | None,
+) -> Outcome:
+    publication = await _publish(js, batch, read, deck)
+    if not wait or publication.broken_off:
+        return Outcome(batch, read, publication)
+    with status_bar(batch) as on_status:
+        status = await wait_for_batch(js, batch, timeout_s=timeout_s, on_status=on_status)
+    return Outcome(batch, read, publication, status, await dead_terms(js, batch))
 
 
 def check_names(batch: str | None, deck: str | None) -> None:

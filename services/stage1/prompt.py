@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from services.kernel.contracts.base import PartOfSpeech
 from services.kernel.contracts.term import TermAccepted
@@ -43,6 +43,10 @@ No markup, no links."""
 TASK = "Analyse the Korean term in this JSON object."
 
 
+OptionalText = Annotated[str | None, BeforeValidator(lambda value: value or None)]
+"""Some models write an empty string where there is nothing to say."""
+
+
 class ComparisonReply(BaseModel):
     model_config = ConfigDict(extra="ignore")
     vs: str
@@ -51,7 +55,7 @@ class ComparisonReply(BaseModel):
 
 class HomonymReply(BaseModel):
     model_config = ConfigDict(extra="ignore")
-    hanja: str | None
+    hanja: OptionalText
     reading: str
     meaning: str
     differentiator: str
@@ -65,9 +69,9 @@ class AnalysisReply(BaseModel):
     term: str
     ipa: str
     pos: PartOfSpeech
-    hanja: str | None = None
+    hanja: OptionalText = None
     primary_meaning: str
-    other_meanings: str | None = None
+    other_meanings: OptionalText = None
     metaphor: str
     metaphor_noun: str
     metaphor_action: str
@@ -75,7 +79,7 @@ class AnalysisReply(BaseModel):
     anchor_object: str
     anchor_sensory: str
     explanation: str
-    usage_context: str | None = None
+    usage_context: OptionalText = None
     comparison: ComparisonReply | None = None
     homonyms: list[HomonymReply] | None = None
     korean_keywords: Annotated[

@@ -24,6 +24,7 @@ from services.kernel.contracts.identity import term_id
 from services.kernel.errors import TermRefused
 from services.kernel.stream.dead_letters import dead_letter, subject_of
 from services.kernel.stream.incoming import read_delivery
+from services.kernel.stream.outgoing import Publisher
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
@@ -79,7 +80,8 @@ async def ingest(js: JetStreamContext, count: int) -> None:
                 await js.publish(subject_of(letter), letter.to_bytes())
             else:
                 event = accepted_term(submission, incoming, position=1)
-                await js.publish(
+                # Accepted before, it counts as done.
+                await Publisher(js, timeout_s=5).publish(
                     topology.accepted_subject(event.batch, event.term_id), event.to_bytes()
                 )
             await message.ack_sync()

@@ -304,7 +304,7 @@ async def test_a_server_without_streams_is_told_apart(nats_server: str) -> None:
 async def test_wait_ends_when_every_term_has_ended_and_tells_how(
     nats_server: str, js: JetStreamContext
 ) -> None:
-    submit = ("submit", "-", "--batch", "b1", "--wait", "--nats", nats_server)
+    submit = ("submit", "-", "--batch", "b1", "--wait", "--timeout-s", "20", "--nats", nats_server)
     waiting = asyncio.create_task(cardflow(*submit, input="책\n물\nhello\n"))
     await ingest(js, 3)
     await finish(js, "b1", "책", "물")
@@ -326,7 +326,9 @@ async def test_wait_sees_the_end_of_a_batch_that_was_complete_before(
     await finish(js, "b1", "책")
     await report(js, "b1", finished=1)
     await complete(js, "b1", finished=1)
-    again = asyncio.create_task(cardflow(*submit, "--wait", "--json", input="책\n"))
+    again = asyncio.create_task(
+        cardflow(*submit, "--wait", "--timeout-s", "20", "--json", input="책\n")
+    )
     await ingest(js, 1)
     result = await again
     assert result.exit_code == 0

@@ -177,7 +177,7 @@ def test_the_store_holds_each_card_once_in_order(pipeline: Pipeline, first_batch
 
 def test_a_second_up_on_the_same_folder_refuses(pipeline: Pipeline) -> None:
     second = Pipeline(pipeline.data)
-    with pytest.raises(AssertionError, match="runs on .* already"):
+    with pytest.raises(AssertionError, match=r"runs on .* already"):
         second.start()
     assert asyncio.run(_alive(pipeline))
 

@@ -17,11 +17,13 @@ class Attempt(Contract):
     """One try that did work.
 
     `started` and never settled means that its process died: the call is *uncertain*.
-    `throttled` counts as no attempt; `failed` is a failure without any call.
+    `throttled` counts as no attempt, and stands once for `times` refusals in a row; `failed` is a
+    failure without any call.
     """
 
     replay: int = Field(default=0, ge=0)
     outcome: Outcome
+    times: int = Field(default=1, ge=1)
     fingerprint: str | None = None
     generation_id: str | None = None
     model: str | None = None

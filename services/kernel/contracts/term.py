@@ -27,7 +27,7 @@ class TermSubmitted(Contract):
     term: str
     position: int | None = Field(default=None, ge=1, le=POSITION_MAX)
     type: str | None = None
-    deck: str | None = Field(default=None, min_length=1, max_length=DECK_MAX_CHARACTERS)
+    deck: str | None = Field(default=None, max_length=DECK_MAX_CHARACTERS)
     priority: Priority = "normal"
     hint: str | None = Field(default=None, max_length=HINT_MAX_CHARACTERS)
 

@@ -114,20 +114,34 @@ class AttemptLedger:
         error: str | None = None,
     ) -> None:
         """Records how the call that was begun ended."""
-        await self._replace(
-            self._current().model_copy(
-                update={
-                    "outcome": outcome,
-                    "cost_usd": cost_usd,
-                    "generation_id": generation_id,
-                    "model": model,
-                    "error": error,
-                    "finished_at": _now(),
-                }
-            )
+        settled = self._current().model_copy(
+            update={
+                "outcome": outcome,
+                "cost_usd": cost_usd,
+                "generation_id": generation_id,
+                "model": model,
+                "error": error,
+                "finished_at": _now(),
+            }
         )
         if outcome == "throttled":
-            self._open = None
+            await self._put_off(settled)
+        else:
+            await self._replace(settled)
+
+    async def _put_off(self, throttled: Attempt) -> None:
+        """Refusals in a row become one entry: a provider may turn us away for days."""
+        assert self._open is not None, "put off a call that was never begun"  # noqa: S101
+        earlier = self.history.attempts[: self._open]
+        before = earlier[-1] if earlier else None
+        if before and before.outcome == "throttled" and before.replay == throttled.replay:
+            times = before.times + 1
+            throttled = throttled.model_copy(
+                update={"times": times, "started_at": before.started_at}
+            )
+            earlier = earlier[:-1]
+        await self._store(AttemptHistory(attempts=(*earlier, throttled)))
+        self._open = None
 
     async def recover(self, fingerprint: str, completion: PaidFor) -> bool:
         """Settles a call of an earlier delivery that died after its answer was put in the cache.

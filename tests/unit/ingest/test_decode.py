@@ -160,7 +160,6 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
     "a list as type": (field(type=["noun"]), "type", "invalid_field"),
     "a number as hint": (field(hint=1), "hint", "invalid_field"),
     "a long hint": (field(hint="x" * (HINT_MAX_CHARACTERS + 1)), "hint", "invalid_field"),
-    "an empty deck": (field(deck=""), "deck", "invalid_field"),
     "a long deck": (field(deck="x" * (DECK_MAX_CHARACTERS + 1)), "deck", "invalid_field"),
     **{
         f"half a surrogate pair as {name}": (

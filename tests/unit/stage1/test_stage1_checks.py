@@ -59,7 +59,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a long metaphor": ({"metaphor": "x" * 301}, "bounds"),
     "an empty metaphor": ({"metaphor": ""}, "bounds"),
     "a long explanation": ({"explanation": "x" * 501}, "bounds"),
-    "an empty hanja": ({"hanja": ""}, "bounds"),
     "six homonyms": ({"homonyms": [homonym() for _ in range(6)]}, "bounds"),
     "a homonym without a reading": ({"homonyms": [homonym(reading="")]}, "bounds"),
     "a comparison without nuance": ({"comparison": {"vs": "서적", "nuance": ""}}, "bounds"),
