@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,21 @@ READY_S = 60.0
 class Pipeline:
     """One `cardflow up` on a folder, and the command line to talk to it."""
 
-    def __init__(self, data: Path, *flags: str) -> None:
+    def __init__(self, data: Path, *flags: str, settings: Mapping[str, str] | None = None) -> None:
         self.data = data
         self._flags = flags
+        self._settings = settings or {}
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Returns when it printed `ready`."""
         command = [*cardflow("up", "--data", str(self.data)), *self._flags]
         self._process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment() | self._settings,
         )
         assert self._process.stdout is not None
         printed = []
@@ -99,8 +104,10 @@ class Pipeline:
 
 
 @contextmanager
-def running_pipeline(data: Path, *flags: str) -> Iterator[Pipeline]:
-    pipeline = Pipeline(data, *flags)
+def running_pipeline(
+    data: Path, *flags: str, settings: Mapping[str, str] | None = None
+) -> Iterator[Pipeline]:
+    pipeline = Pipeline(data, *flags, settings=settings)
     pipeline.start()
     try:
         yield pipeline

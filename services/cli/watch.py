@@ -9,7 +9,7 @@ import signal
 import stat
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Annotated, Any, Final
 
 import typer
@@ -26,6 +26,7 @@ from services.kernel.stream.reading import follow
 cli = typer.Typer(add_completion=False)
 
 _LINE_MAX_CHARACTERS: Final = 1_000
+_CANCEL_AGAIN_S: Final = 0.2
 
 
 @cli.command()
@@ -89,31 +90,28 @@ async def _follow(
 
 async def until_stopped(work: Coroutine[Any, Any, None]) -> None:
     """Runs `work` until it ends, SIGINT or SIGTERM comes, or nobody reads our output any more."""
-    task = asyncio.ensure_future(work)
+    stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
-    stops = (signal.SIGINT, signal.SIGTERM)
-    for number in stops:
-        loop.add_signal_handler(number, task.cancel)
-    reader = asyncio.create_task(_reader_gone())
-    try:
-        await asyncio.wait([task, reader], return_when=asyncio.FIRST_COMPLETED)
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-    finally:
-        reader.cancel()
-        for number in stops:
-            loop.remove_signal_handler(number)
-
-
-async def _reader_gone() -> None:
-    """Returns when standard output is a pipe whose other end is closed; otherwise never."""
-    gone = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
     pipe = _output_pipe()
     if pipe is not None:
         # The end for writing never has anything to read: what wakes us is the closed other end.
-        asyncio.get_running_loop().add_reader(pipe, gone.set)
-    await gone.wait()
+        loop.add_reader(pipe, stopped.set)
+    task = asyncio.ensure_future(work)
+    stop = asyncio.create_task(stopped.wait())
+    await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
+    for each in (stop, task):
+        await _cancelled(each)
+    if not task.cancelled():
+        task.result()
+
+
+async def _cancelled(task: asyncio.Task[Any]) -> None:
+    """Asks until it is so: a wait that ends in the same moment swallows the first request."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=_CANCEL_AGAIN_S)
 
 
 def _output_pipe() -> int | None:

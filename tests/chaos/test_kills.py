@@ -41,9 +41,7 @@ def test_kill_9_of_each_process_in_turn_loses_and_doubles_nothing(
                 within_s=20,
                 what=f"{role} is started again",
             )
-        until(
-            lambda: _state(pipeline, "killed") == "completed", within_s=90, what="the batch ends"
-        )
+        until(lambda: _state(pipeline, "killed") == "completed", within_s=90, what="the batch ends")
         status = pipeline.json("status", "killed")
         assert (status["finished"], status["dead"]) == (TERMS, 0)
         pipeline.run("audit")
@@ -56,15 +54,11 @@ def test_sigterm_in_the_middle_exits_0_and_the_next_up_goes_on(
     flags = ("--latency-ms", "60", "--jitter-ms", "20")
     with running_pipeline(data, *flags) as pipeline:
         pipeline.run("submit", str(word_list), "--batch", "stopped")
-        until(
-            lambda: 0 < finished(pipeline, "stopped") < TERMS, within_s=30, what="a few are done"
-        )
+        until(lambda: 0 < finished(pipeline, "stopped") < TERMS, within_s=30, what="a few are done")
         assert pipeline.stop(signal.SIGTERM, within_s=40) == 0
         assert not (data / "endpoints.json").exists()
     with running_pipeline(data, *flags) as again:
-        until(
-            lambda: _state(again, "stopped") == "completed", within_s=60, what="the batch ends"
-        )
+        until(lambda: _state(again, "stopped") == "completed", within_s=60, what="the batch ends")
         audit = again.json("audit", "stopped")
         assert audit["balanced"]
         assert again.json("status", "stopped")["calls"] == 2 * TERMS
@@ -80,9 +74,7 @@ def test_the_supervisor_killed_leaves_nobody_behind_and_the_next_up_goes_on(
         pipeline.stop(signal.SIGKILL)
         until(lambda: not any(map(_runs, pids)), within_s=40, what="the children end, too")
     with running_pipeline(data, "--latency-ms", "20") as again:
-        until(
-            lambda: _state(again, "orphans") == "completed", within_s=60, what="the batch ends"
-        )
+        until(lambda: _state(again, "orphans") == "completed", within_s=60, what="the batch ends")
         assert again.json("status", "orphans")["finished"] == TERMS
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 from nats.js import JetStreamContext
-from pipeline_by_hand import cardflow, complete, finish, ingest, open_batch, report
+from pipeline_by_hand import cardflow, complete, finish, ingest, open_batch, report, until
 
 from services.cli.batch_status import batch_status, known_batches
+from services.cli.nats_server import EmbeddedServer, binary, free_port
 
 
 async def submit(js: JetStreamContext, batch: str, *terms: str) -> None:
@@ -71,7 +74,7 @@ async def test_without_a_batch_all_are_shown(nats_server: str, js: JetStreamCont
     assert "There are no batches yet" in empty.stdout
     await js.publish("terms.submit", "책".encode())
     await submit(js, "b2", "책")
-    await submit(js, "bad name", "책")
+    await submit(js, "나쁜", "책")
     await open_batch(js, "b1", 7)
     assert await known_batches(js) == ["b1", "b2", "default"]
     assert [each["batch"] for each in await status(nats_server)] == ["b1", "b2", "default"]
@@ -120,3 +123,17 @@ async def test_no_pipeline_to_ask_exits_2(nats_server: str) -> None:
     both = await cardflow("status", "--nats", nats_server, "--data", "x")
     assert both.exit_code == 2
     assert "either --data or --nats" in both.stderr
+
+
+async def test_a_server_without_jetstream_is_told(tmp_path: Path) -> None:
+    port = free_port()
+    command = (binary(), "--addr", "127.0.0.1", "--port", str(port), "--log", str(tmp_path / "log"))
+    server = await asyncio.create_subprocess_exec(*command)
+    try:
+        await until(lambda: asyncio.to_thread(EmbeddedServer(tmp_path, port=port).is_listening))
+        result = await cardflow("status", "--nats", f"nats://127.0.0.1:{port}")
+    finally:
+        server.terminate()
+        await server.wait()
+    assert result.exit_code == 2
+    assert "see whether it runs and has JetStream enabled" in result.stderr

@@ -44,7 +44,7 @@ async def printed(process: Process) -> list[str]:
     async with asyncio.timeout(30):
         out, error = await process.communicate()
     assert (process.returncode, error.decode()) == (0, "")
-    return out.decode().splitlines()
+    return out.decode().splitlines() if out else []
 
 
 async def test_people_see_one_line_a_term(js: JetStreamContext, watch: Watch) -> None:
