@@ -92,9 +92,6 @@ class BatchEvents:
 async def batch_status(js: JetStreamContext, batch: str) -> BatchStatus:
     """Derives the status; zeros and "open" for a batch that nobody has heard of."""
     counts = await count_batch(js, batch)
-    if counts.settled:
-        # What ingest accepted while we counted may be missing; now nothing more comes.
-        counts = await count_batch(js, batch)
     events = await _events(js, batch)
     return status_of(batch, counts, events, datetime.now(UTC))
 

@@ -32,8 +32,8 @@ DataOption = Annotated[
     Path | None,
     typer.Option(
         "--data",
-        help="Folder of a running `cardflow up`; its server is used. "
-        f"[default: ./{DEFAULT_DATA} if it exists]",
+        help="Folder of a running `cardflow up`; its server is used "
+        f"(default: ./{DEFAULT_DATA} if it exists).",
         show_default=False,
     ),
 ]

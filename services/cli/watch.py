@@ -80,7 +80,7 @@ async def _follow(
 ) -> None:
     seen = 0
     events = follow(js, topology.CARDS.name, subject, from_start=from_start)
-    async with aclosing(events) as messages:  # type: ignore[type-var]
+    async with aclosing(events) as messages:
         async for message in messages:
             show(message.data)
             seen += 1

@@ -50,8 +50,11 @@ async def _open_handler(connected: Connected) -> AsyncIterator[Handler]:
         async def note_dead_letter(message: Msg) -> None:
             reporter.changed(message.subject.split(".")[2])
 
-        dead_letters = await connected.nc.subscribe("dead.*.*.*", cb=note_dead_letter)
-        stack.push_async_callback(dead_letters.unsubscribe)
+        async def note_opened(message: Msg) -> None:
+            reporter.changed(message.subject.split(".")[1])
+
+        await connected.nc.subscribe("dead.*.*.*", cb=note_dead_letter)
+        await connected.nc.subscribe("batches.*.opened", cb=note_opened)
         task = asyncio.create_task(reporter.run())
         stack.callback(task.cancel)
         yield StoreCards(writer, reporter.changed, connected.metrics)

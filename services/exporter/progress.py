@@ -87,7 +87,11 @@ class ProgressReporter:
         self._changed.add(batch)
 
     async def run(self) -> None:
-        """Reports for ever, at most one event a batch and interval."""
+        """Reports for ever, at most one event a batch and interval.
+
+        It begins with every batch that was ever opened: some may have changed meanwhile.
+        """
+        self._changed |= await self._opened_batches()
         while True:
             await asyncio.sleep(self._interval_s)
             try:
@@ -96,7 +100,7 @@ class ProgressReporter:
                 self._log.warning("progress.delayed", error=repr(error))
 
     async def _tick(self) -> None:
-        for batch in sorted(self._changed | await self._unfinished()):
+        for batch in sorted(self._changed):
             # Forgotten before it is looked at: what changes meanwhile is looked at again.
             self._changed.discard(batch)
             try:
@@ -105,15 +109,15 @@ class ProgressReporter:
                 self._changed.add(batch)
                 raise
 
-    async def _unfinished(self) -> set[str]:
-        """Batches that were opened and have no completed event since."""
-        events = await subjects_of(self._js, topology.BATCHES.name, "batches.*.*")
-        names = {tuple(subject.split(".")[1:]) for subject in events}
-        return {
-            batch
-            for batch, event in names
-            if event == "opened" and (batch, "completed") not in names
-        }
+    async def _opened_batches(self) -> set[str]:
+        while True:
+            try:
+                events = await subjects_of(self._js, topology.BATCHES.name, "batches.*.opened")
+            except NATS_FAULTS as error:
+                self._log.warning("progress.delayed", error=repr(error))
+                await asyncio.sleep(self._interval_s)
+            else:
+                return {subject.split(".")[1] for subject in events}
 
     async def _report(self, batch: str) -> None:
         counts = await count_batch(self._js, batch)
@@ -127,8 +131,12 @@ class ProgressReporter:
             )
             self._last[batch] = (event.current, event.total)
         opened = await self._opened(batch)
-        if opened is not None and is_complete(counts, stored, opened):
+        if opened is None:
+            return
+        if is_complete(counts, stored, opened):
             await self._complete(event, opened)
+        else:
+            self._changed.add(batch)  # Its end may come without a card: by a duplicate term.
 
     async def _complete(self, event: BatchProgress, opened: BatchOpened) -> None:
         """The event comes last: who sees it finds the deck files."""
@@ -137,7 +145,8 @@ class ProgressReporter:
         )
         if previous is not None:
             before = BatchCompleted.model_validate_json(previous)
-            if (before.current, before.total) == (event.current, event.total):
+            same = (before.current, before.total) == (event.current, event.total)
+            if same and before.at >= opened.opened_at:
                 return
         await self._on_completed(event.batch)
         completed = BatchCompleted(

@@ -6,7 +6,7 @@ Nothing is stored for a batch's status: it is what the streams hold.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -23,6 +23,8 @@ from services.kernel.nats_faults import NATS_FAULTS
 
 _FETCH = 256
 _FETCH_S = 2.0
+_LIVE_S = 0.25
+"""How long a card may wait for company before a follower sees it."""
 _CONNECT_S = 3
 _FORGOTTEN_S = 300.0
 
@@ -103,13 +105,13 @@ async def messages_of(js: JetStreamContext, stream: str, subject_filter: str) ->
 
 async def follow(
     js: JetStreamContext, stream: str, subject_filter: str, *, from_start: bool
-) -> AsyncIterator[Msg]:
+) -> AsyncGenerator[Msg]:
     """The messages under the filter as they come, for ever."""
     policy = DeliverPolicy.ALL if from_start else DeliverPolicy.NEW
     async with _subscribed(js, stream, subject_filter, policy) as subscription:
         while True:
             with suppress(TimeoutError):
-                for message in await subscription.fetch(_FETCH, timeout=_FETCH_S):
+                for message in await subscription.fetch(_FETCH, timeout=_LIVE_S):
                     yield message
 
 
@@ -142,7 +144,7 @@ async def last_message(js: JetStreamContext, stream: str, subject: str) -> bytes
 
 @dataclass(frozen=True)
 class BatchCounts:
-    """Where a batch's terms are. `refused` are the dead letters of ingest.
+    """Where a batch's terms are. `refused` are the dead letters of ingest, `dead_later` all others.
 
     `ingested`: ingest has dealt with every submission of the batch.
     """
@@ -175,22 +177,27 @@ class BatchCounts:
 
 
 async def count_batch(js: JetStreamContext, batch: str) -> BatchCounts:
-    """Counts a batch from the streams. Each figure is exact; together they are a moment apart."""
+    """Counts a batch from the streams.
+
+    Each figure is exact; together they are a moment apart, read in the order in which no term can
+    seem to have ended that has not: what comes first in a term's walk is counted last.
+    """
     submitted = await _submissions(js, batch)
+    ingested = await _ingested(js, list(submitted))
     finished = await subjects_of(js, topology.CARDS.name, f"cards.finished.{batch}.*")
     dead = await subjects_of(js, topology.DEAD_LETTERS.name, f"dead.*.{batch}.*")
     analyzed = await subjects_of(js, topology.ANALYSES.name, f"terms.analyzed.{batch}.*")
     accepted = await subjects_of(js, topology.TERMS.name, f"terms.accepted.{batch}.*")
     refused = sum(subject.startswith("dead.ingest.") for subject in dead)
-    dead_later = sum(subject.startswith(("dead.stage1.", "dead.stage2.")) for subject in dead)
+    unstored = sum(subject.startswith("dead.exporter.") for subject in dead)
     return BatchCounts(
         submitted=sum(submitted.values()),
         accepted=len(accepted),
         analyzed=len(analyzed),
-        finished=len(finished),
+        finished=len(finished) - unstored,
         refused=refused,
-        dead_later=dead_later,
-        ingested=await _ingested(js, list(submitted)),
+        dead_later=len(dead) - refused,
+        ingested=ingested,
     )
 
 
