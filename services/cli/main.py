@@ -1,4 +1,4 @@
-"""`cardflow`: one file a command in `services.cli`; this one only names them.
+"""`cardflow`: one file a command in `services.cli.commands`; this one only names them.
 
 A command's module is imported when it is called, so that `--help` and completion are quick.
 """
@@ -32,7 +32,7 @@ COMMANDS: dict[str, str] = {
 
 
 class Commands(TyperGroup):
-    """Loads a command from `services.cli.<name>` when it is asked for."""
+    """Loads a command from `services.cli.commands.<name>` when it is asked for."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
@@ -40,7 +40,7 @@ class Commands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"services.cli.{cmd_name.replace('-', '_')}")
+        module = importlib.import_module(f"services.cli.commands.{cmd_name.replace('-', '_')}")
         command = typer.main.get_command(module.cli)
         command.name = cmd_name
         command.short_help = COMMANDS[cmd_name]

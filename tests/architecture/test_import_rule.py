@@ -49,7 +49,7 @@ SOUND = [
     ("stage1/handler.py", "from services.kernel.llm.asker import Asker\nimport json\n"),
     ("simulator/app.py", "from services.kernel.errors import SettingsError\n"),
     ("cli/run.py", "import os, httpx\nfrom services.stage1.app import app\nos.getenv('X')\n"),
-    ("cli/main.py", "import importlib\nimportlib.import_module('services.cli.run')\n"),
+    ("cli/main.py", "import importlib\nimportlib.import_module('services.cli.commands.run')\n"),
     ("exporter/store.py", "import aiosqlite\n"),
     ("exporter/nats_like.py", "import natsort\n"),
 ]

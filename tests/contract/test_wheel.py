@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from uv import find_uv_bin
 
-from services.cli.nats_server import EmbeddedServer, free_port
+from services.cli.machine.nats_server import EmbeddedServer, free_port
 from services.kernel.topology import SERVICES
 
 REPOSITORY = Path(__file__).parents[2]

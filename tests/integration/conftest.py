@@ -10,7 +10,7 @@ import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from services.cli.nats_server import EmbeddedServer, free_port
+from services.cli.machine.nats_server import EmbeddedServer, free_port
 from services.kernel.settings import NatsSettings
 from services.kernel.stream.provision import provision
 

@@ -18,9 +18,9 @@ from click.testing import Result
 from nats.js import JetStreamContext
 from typer.testing import CliRunner
 
-from services.cli.letters import find_letter
+from services.cli.letters.letters import find_letter
+from services.cli.letters.replaying import discard
 from services.cli.main import cli
-from services.cli.replaying import discard
 from services.kernel import topology
 from services.kernel.contracts.analysis import Analysis
 from services.kernel.contracts.attempt import Attempt, AttemptHistory

@@ -20,9 +20,9 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 from typer.testing import CliRunner
 
-from services.cli.letters import Letter, Wanted, find_letter, read_letters
+from services.cli.letters.letters import Letter, Wanted, find_letter, read_letters
+from services.cli.letters.replaying import discard, replay
 from services.cli.main import cli
-from services.cli.replaying import discard, replay
 from services.kernel import topology
 from services.kernel.contracts.attempt import Attempt, AttemptHistory
 from services.kernel.contracts.dead_letter import DeadLetter

@@ -12,8 +12,8 @@ import pytest
 from nats.js import JetStreamContext
 from typer.testing import CliRunner
 
+from services.cli.machine.nats_server import EmbeddedServer, binary, free_port
 from services.cli.main import cli
-from services.cli.nats_server import EmbeddedServer, binary, free_port
 from services.kernel.metrics import Metrics
 from services.kernel.probes import serve_probes
 from services.kernel.settings import HttpSettings

@@ -10,8 +10,8 @@ from typing import Any
 from nats.js import JetStreamContext
 from pipeline_by_hand import cardflow, complete, finish, ingest, open_batch, report, until
 
-from services.cli.batch_status import batch_status, known_batches
-from services.cli.nats_server import EmbeddedServer, binary, free_port
+from services.cli.machine.nats_server import EmbeddedServer, binary, free_port
+from services.cli.submitting.batch_status import batch_status, known_batches
 
 
 async def submit(js: JetStreamContext, batch: str, *terms: str) -> None:

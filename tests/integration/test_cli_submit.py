@@ -28,9 +28,9 @@ from pipeline_by_hand import (
     until,
 )
 
-from services.cli.payloads import Payload, read_payloads
-from services.cli.publishing import Publication, publish_submission
-from services.cli.waiting import wait_for_batch
+from services.cli.submitting.payloads import Payload, read_payloads
+from services.cli.submitting.publishing import Publication, publish_submission
+from services.cli.submitting.waiting import wait_for_batch
 from services.kernel import topology
 from services.kernel.errors import Outage
 from services.kernel.stream.trace import Trace

@@ -11,7 +11,7 @@ from delivering import eventually
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from services.cli.nats_server import free_port
+from services.cli.machine.nats_server import free_port
 from services.kernel import topology
 from services.kernel.errors import SettingsError
 from services.kernel.stream.reading import (

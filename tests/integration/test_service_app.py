@@ -29,7 +29,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
-from services.cli.nats_server import EmbeddedServer, binary, free_port
+from services.cli.machine.nats_server import EmbeddedServer, binary, free_port
 from services.kernel import topology
 from services.kernel.app import Connected, Frame, Service, _note_fetched
 from services.kernel.metrics import Metrics

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.cli.accounting import (
+from services.cli.accounts.accounting import (
     AttemptsKey,
     BatchRecord,
     Paid,
@@ -21,7 +21,7 @@ from services.cli.accounting import (
     batch_problems,
     fingerprint_problems,
 )
-from services.cli.billing import Seen, Tally, provider_problems, tally
+from services.cli.accounts.billing import Seen, Tally, provider_problems, tally
 from services.kernel.contracts.attempt import Attempt, AttemptHistory, Outcome
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.cli.batch_status import (
+from services.cli.submitting.batch_status import (
     FIELDS,
     BatchEvents,
     BatchStatus,
@@ -16,7 +16,7 @@ from services.cli.batch_status import (
     status_of,
     unknown_batch,
 )
-from services.cli.waiting import figures, status_bar
+from services.cli.submitting.waiting import figures, status_bar
 from services.kernel.contracts.base import Batch
 from services.kernel.contracts.batch import BatchOpened, BatchProgress
 from services.kernel.stream.reading import BatchCounts

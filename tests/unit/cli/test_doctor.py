@@ -11,8 +11,8 @@ from click.testing import Result
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from services.cli.doctor import machine_findings, open_files_limit
-from services.cli.machine_checks import (
+from services.cli.commands.doctor import machine_findings, open_files_limit
+from services.cli.machine.machine_checks import (
     Finding,
     check_disk,
     check_encoding,
@@ -21,9 +21,9 @@ from services.cli.machine_checks import (
     check_python,
     check_server_binary,
 )
+from services.cli.machine.nats_server import binary
+from services.cli.machine.pipeline_checks import check_nats
 from services.cli.main import cli
-from services.cli.nats_server import binary
-from services.cli.pipeline_checks import check_nats
 from services.kernel.errors import SettingsError
 from services.kernel.settings import ModelSettings, ProviderSettings
 

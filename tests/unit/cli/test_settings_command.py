@@ -12,8 +12,8 @@ from click.testing import Result
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
+from services.cli.commands.settings import SETTINGS, every_setting, settings_page
 from services.cli.main import cli
-from services.cli.settings import SETTINGS, every_setting, settings_page
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "settings.md"
 KEY = "sk-or-very-secret"
@@ -39,7 +39,7 @@ def rows(**environment: str) -> dict[str, dict[str, Any]]:
 
 def test_the_committed_page_is_the_generated_one() -> None:
     assert PAGE.read_text() == settings_page(), (
-        "docs/reference/settings.md is not up to date; write services.cli.settings.settings_page() "
+        "docs/reference/settings.md is not up to date; write services.cli.commands.settings.settings_page() "
         "to it"
     )
 

@@ -11,11 +11,11 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from services.cli.main import cli
-from services.cli.payloads import Payload, Unsendable, read_payloads
 from services.cli.printable import printable
-from services.cli.publishing import Publication
-from services.cli.submission import default_batch, read_submission_files
-from services.cli.submission_report import Outcome, show_outcome
+from services.cli.submitting.payloads import Payload, Unsendable, read_payloads
+from services.cli.submitting.publishing import Publication
+from services.cli.submitting.submission import default_batch, read_submission_files
+from services.cli.submitting.submission_report import Outcome, show_outcome
 from services.kernel.topology import SUBMISSION_MAX_BYTES, is_batch_name
 
 NOON = datetime(2026, 5, 4, 12, 0, 0, 123_456, tzinfo=UTC)
@@ -117,7 +117,7 @@ def test_a_row_that_no_server_would_take_is_never_sent(tmp_path: Path) -> None:
 
 
 def test_half_a_surrogate_pair_goes_out_as_its_escape() -> None:
-    from services.cli import payloads
+    from services.cli.submitting import payloads
     from services.ingest.readers import Row
 
     payload = payloads._payload("-", Row(1, {"term": "책\udc80"}, "책"), None)

@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from services.cli.nats_server import free_port
+from services.cli.machine.nats_server import free_port
 from services.kernel.metrics import Metrics
 from services.kernel.probes import METRICS_CONTENT_TYPE, serve_probes
 from services.kernel.settings import HttpSettings

@@ -11,9 +11,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from services.cli.common import FAILED, JsonOption, out, print_json
-from services.cli.payloads import Payload, Unsendable, read_payloads, reason_of, understood
 from services.cli.printable import printable
 from services.cli.session import reported
+from services.cli.submitting.payloads import (
+    Payload,
+    Unsendable,
+    read_payloads,
+    reason_of,
+    understood,
+)
 from services.ingest.decode import combined_hint
 from services.kernel.errors import TermRefused
 

@@ -22,11 +22,11 @@ from services.cli.common import (
     nats_url,
     print_json,
 )
-from services.cli.publishing import Publication, publish_submission
 from services.cli.session import reported, with_jetstream
-from services.cli.submission import Submission, default_batch, read_submission_files
-from services.cli.submission_report import Outcome, show_outcome, show_problems
-from services.cli.waiting import dead_terms, status_bar, wait_for_batch
+from services.cli.submitting.publishing import Publication, publish_submission
+from services.cli.submitting.submission import Submission, default_batch, read_submission_files
+from services.cli.submitting.submission_report import Outcome, show_outcome, show_problems
+from services.cli.submitting.waiting import dead_terms, status_bar, wait_for_batch
 from services.kernel import topology
 from services.kernel.contracts.term import DECK_MAX_CHARACTERS
 

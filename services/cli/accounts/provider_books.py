@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from services.cli.accounting import Problem
-from services.cli.billing import Seen, Tally, provider_problems
+from services.cli.accounts.accounting import Problem
+from services.cli.accounts.billing import Seen, Tally, provider_problems
 from services.kernel.settings import is_loopback
 
 T = TypeVar("T")

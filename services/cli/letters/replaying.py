@@ -21,7 +21,7 @@ from nats.js import JetStreamContext
 from nats.js.api import Header
 from nats.js.errors import APIError, NotFoundError
 
-from services.cli.letters import Letter
+from services.cli.letters.letters import Letter
 from services.kernel import topology
 from services.kernel.errors import Outage
 from services.kernel.stream.outgoing import Publisher

@@ -8,8 +8,8 @@ from typing import Any, Final
 import httpx
 from nats.js import JetStreamContext
 
-from services.cli.letters import Wanted, read_letters
-from services.cli.machine_checks import Finding
+from services.cli.letters.letters import Wanted, read_letters
+from services.cli.machine.machine_checks import Finding
 from services.kernel.errors import SettingsError
 from services.kernel.nats_faults import NATS_FAULTS
 from services.kernel.settings import KernelSettings, NatsSettings, load_settings

@@ -8,9 +8,11 @@ from typing import Annotated, Any
 import typer
 from nats.js import JetStreamContext
 
-from services.cli.account import Account, BatchAccount, as_json, show
-from services.cli.accounting import STAGES, Attempts, batch_problems, fingerprint_problems
-from services.cli.billing import Tally, tally
+from services.cli.accounts.account import Account, BatchAccount, as_json, show
+from services.cli.accounts.accounting import STAGES, Attempts, batch_problems, fingerprint_problems
+from services.cli.accounts.billing import Tally, tally
+from services.cli.accounts.evidence import read_attempts, read_batches
+from services.cli.accounts.provider_books import compare_while, simulator_url
 from services.cli.common import (
     DEFAULT_DATA,
     ENDPOINTS,
@@ -23,8 +25,6 @@ from services.cli.common import (
     print_json,
     read_endpoints,
 )
-from services.cli.evidence import read_attempts, read_batches
-from services.cli.provider_books import compare_while, simulator_url
 from services.cli.session import reported, with_jetstream
 from services.kernel import topology
 from services.kernel.errors import SettingsError

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from rich.table import Table
 
-from services.cli.accounting import BatchRecord, Problem
-from services.cli.billing import Tally
+from services.cli.accounts.accounting import BatchRecord, Problem
+from services.cli.accounts.billing import Tally
+from services.cli.accounts.provider_books import Comparison
 from services.cli.common import out
 from services.cli.printable import printable
-from services.cli.provider_books import Comparison
 
 _IDS_SHOWN: Final = 20
 _FORGOTTEN: Final = (

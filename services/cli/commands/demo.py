@@ -17,18 +17,18 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from services.cli.batch_status import BatchStatus
 from services.cli.common import FAILED, STORE, err, out, print_json, run
-from services.cli.payloads import Payload, read_payloads
-from services.cli.provider_options import (
+from services.cli.machine.provider_options import (
     BaseUrlOption,
     ModelOption,
     ProviderOption,
     chosen_provider,
 )
-from services.cli.publishing import publish_submission
-from services.cli.supervisor import Plan, Supervisor
-from services.cli.waiting import DeadTerms, dead_terms, status_bar, wait_for_batch
+from services.cli.machine.supervisor import Plan, Supervisor
+from services.cli.submitting.batch_status import BatchStatus
+from services.cli.submitting.payloads import Payload, read_payloads
+from services.cli.submitting.publishing import publish_submission
+from services.cli.submitting.waiting import DeadTerms, dead_terms, status_bar, wait_for_batch
 from services.exporter.formats import write_deck
 from services.exporter.store import Store
 from services.kernel.errors import SettingsError

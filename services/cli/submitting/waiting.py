@@ -18,8 +18,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from services.cli.batch_status import BatchStatus, batch_status
 from services.cli.common import err
+from services.cli.submitting.batch_status import BatchStatus, batch_status
 from services.kernel import topology
 from services.kernel.contracts.dead_letter import DeadLetter
 from services.kernel.errors import Outage

@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from services.cli.accounting import ROUNDING_USD, Problem
+from services.cli.accounts.accounting import ROUNDING_USD, Problem
 from services.kernel.contracts.attempt import AttemptHistory
 
 _NOTHING: Final = Decimal(0)

@@ -26,7 +26,7 @@ from services.cli.common import (
     read_endpoints,
     run,
 )
-from services.cli.machine_checks import (
+from services.cli.machine.machine_checks import (
     Finding,
     check_disk,
     check_encoding,
@@ -35,8 +35,8 @@ from services.cli.machine_checks import (
     check_python,
     check_server_binary,
 )
-from services.cli.nats_server import binary
-from services.cli.pipeline_checks import check_nats, check_services, skipped
+from services.cli.machine.nats_server import binary
+from services.cli.machine.pipeline_checks import check_nats, check_services, skipped
 from services.kernel.errors import SettingsError
 from services.kernel.settings import ModelSettings, load_settings
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from services.cli.batch_status import BatchStatus
 from services.cli.common import out
 from services.cli.printable import printable
-from services.cli.publishing import Publication
-from services.cli.submission import Problem, Submission, problem_of
-from services.cli.waiting import DeadTerms
+from services.cli.submitting.batch_status import BatchStatus
+from services.cli.submitting.publishing import Publication
+from services.cli.submitting.submission import Problem, Submission, problem_of
+from services.cli.submitting.waiting import DeadTerms
 
 _SHOWN_PROBLEMS: Final = 20
 

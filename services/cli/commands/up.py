@@ -12,13 +12,13 @@ import typer
 from rich.table import Table
 
 from services.cli.common import DEFAULT_DATA, ENDPOINTS, out, run
-from services.cli.provider_options import (
+from services.cli.machine.provider_options import (
     BaseUrlOption,
     ModelOption,
     ProviderOption,
     chosen_provider,
 )
-from services.cli.supervisor import Plan, Supervisor
+from services.cli.machine.supervisor import Plan, Supervisor
 from services.kernel.errors import SettingsError
 from services.kernel.logs import configure_logs
 from services.kernel.settings import KernelSettings, is_loopback, load_settings

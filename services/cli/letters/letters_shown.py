@@ -10,7 +10,7 @@ from typing import Any, Final
 from rich.table import Table
 from rich.text import Text
 
-from services.cli.letters import Letter
+from services.cli.letters.letters import Letter
 from services.cli.printable import printable
 from services.kernel.contracts.attempt import Attempt
 

@@ -17,7 +17,7 @@ from nats.js import JetStreamContext
 from nats.js.api import Header
 from nats.js.errors import APIError
 
-from services.cli.payloads import Payload
+from services.cli.submitting.payloads import Payload
 from services.kernel import topology
 from services.kernel.contracts.base import Batch
 from services.kernel.contracts.batch import BatchOpened

@@ -10,14 +10,6 @@ from nats.js import JetStreamContext
 from rich.markup import escape
 from rich.table import Table
 
-from services.cli.batch_status import (
-    FIELDS,
-    BatchStatus,
-    batch_status,
-    is_known,
-    known_batches,
-    unknown_batch,
-)
 from services.cli.common import (
     FAILED,
     DataOption,
@@ -29,6 +21,14 @@ from services.cli.common import (
     print_json,
 )
 from services.cli.session import reported, with_jetstream
+from services.cli.submitting.batch_status import (
+    FIELDS,
+    BatchStatus,
+    batch_status,
+    is_known,
+    known_batches,
+    unknown_batch,
+)
 
 cli = typer.Typer(add_completion=False)
 

@@ -17,7 +17,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 from pydantic import ValidationError
 
-from services.cli.accounting import AttemptsKey, BatchRecord, Paid, Submission
+from services.cli.accounts.accounting import AttemptsKey, BatchRecord, Paid, Submission
 from services.ingest.handler import batch_of, read_submission
 from services.kernel import topology
 from services.kernel.contracts.attempt import AttemptHistory

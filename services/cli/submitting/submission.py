@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import PurePath
 from typing import Any, Final
 
-from services.cli.payloads import (
+from services.cli.submitting.payloads import (
     STANDARD_INPUT,
     Payload,
     Unsendable,

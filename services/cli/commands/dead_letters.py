@@ -24,7 +24,7 @@ from services.cli.common import (
     out,
     print_json,
 )
-from services.cli.letters import (
+from services.cli.letters.letters import (
     Letter,
     LetterNotFound,
     Letters,
@@ -33,8 +33,8 @@ from services.cli.letters import (
     find_letter,
     read_letters,
 )
-from services.cli.letters_shown import as_json, as_row, as_story, table_of
-from services.cli.replaying import discard, replay
+from services.cli.letters.letters_shown import as_json, as_row, as_story, table_of
+from services.cli.letters.replaying import discard, replay
 from services.cli.session import reported, with_jetstream
 from services.kernel import topology
 from services.kernel.errors import Outage

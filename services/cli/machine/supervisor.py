@@ -21,9 +21,9 @@ from pathlib import Path
 import httpx
 import psutil
 
-from services.cli.children import Child, Role
 from services.cli.common import ENDPOINTS, STORE
-from services.cli.nats_server import EmbeddedServer, free_port, is_free
+from services.cli.machine.children import Child, Role
+from services.cli.machine.nats_server import EmbeddedServer, free_port, is_free
 from services.kernel.errors import SettingsError
 from services.kernel.settings import KernelSettings, ProviderAccess, load_settings
 from services.kernel.stream.provision import provision

@@ -1,0 +1,1 @@
+"""Dead letters: found, shown, sent again, set aside."""
