@@ -13,9 +13,9 @@ from services.kernel.contracts.term import TermAccepted
 from services.kernel.errors import ReplyRejected, TermRefused
 from services.kernel.korean.hangul import contains_hangul
 from services.kernel.korean.normal_form import normal_form
+from services.kernel.llm.reply import refuse_foreign_matter
 from services.stage1.prompt import AnalysisReply
 
-_FOREIGN_MATTER = re.compile(r"https?://|www\.|<[a-zA-Z/!]|\{\{|\[sound:|```|\ufffd", re.IGNORECASE)
 _IPA = re.compile(r"\[[^\[\]\s][^\[\]]*\]")
 CHECKS = ("term", "pronunciation_form", "keywords", "comparison", "homonyms", "no_markup", "bounds")
 
@@ -74,8 +74,7 @@ def _ipa(answered: str) -> str:
 
 def _check_texts(reply: AnalysisReply) -> None:
     for name, value in _texts(reply.model_dump()):
-        if _FOREIGN_MATTER.search(value):
-            raise ReplyRejected("markup", f"{name} holds a link, markup or U+FFFD")
+        refuse_foreign_matter(value, name.removeprefix("."))
 
 
 def _texts(value: object, name: str = "") -> list[tuple[str, str]]:

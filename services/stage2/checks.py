@@ -10,11 +10,11 @@ from services.kernel.contracts.analysis import Analysis, TermAnalyzed
 from services.kernel.contracts.card import Card
 from services.kernel.contracts.provenance import CheckVerdict
 from services.kernel.errors import ReplyRejected
+from services.kernel.llm.reply import has_foreign_matter, refuse_foreign_matter
 from services.stage2.primer import primer
 from services.stage2.prompt import CardReply, CardsReply, required_card_types
 
 CHECKS = ("term", "card_types", "no_duplicates", "no_markup", "bounds")
-_FOREIGN_MATTER = re.compile(r"https?://|www\.|<[a-zA-Z/!]|\{\{|\[sound:|```|\ufffd", re.IGNORECASE)
 _MODEL_TAGS = ("concept", "metaphor", "comparison_term", "character", "level", "formality")
 _TAGS_MAX = 12
 
@@ -49,10 +49,7 @@ def passed() -> tuple[CheckVerdict, ...]:
 def _card(reply: CardReply, place: int, analyzed: TermAnalyzed) -> Card:
     analysis = analyzed.analysis
     for text in (reply.front, reply.back, reply.honorific_level or ""):
-        if _FOREIGN_MATTER.search(text):
-            raise ReplyRejected(
-                "markup", f"the {reply.tab_name} card holds a link, markup or U+FFFD"
-            )
+        refuse_foreign_matter(text, f"the {reply.tab_name} card")
     try:
         return Card(
             position=place,
@@ -88,7 +85,7 @@ def _tags(reply: CardReply, analysis: Analysis, term: str) -> tuple[str, ...]:
 
 def _is_known(tag: str) -> bool:
     kind, colon, value = tag.strip().partition(":")
-    return bool(colon and value) and kind in _MODEL_TAGS and not _FOREIGN_MATTER.search(tag)
+    return bool(colon and value) and kind in _MODEL_TAGS and not has_foreign_matter(tag)
 
 
 def _line(text: str) -> str:

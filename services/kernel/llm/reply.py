@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -12,6 +13,7 @@ from services.kernel.errors import ReplyRejected
 ReplyT = TypeVar("ReplyT", bound=BaseModel)
 
 _DECODER = json.JSONDecoder()
+_FOREIGN_MATTER = re.compile(r"https?://|www\.|<[a-zA-Z/!]|\{\{|\[sound:|```|\ufffd", re.IGNORECASE)
 
 
 def read_reply(text: str, kind: type[ReplyT]) -> ReplyT:
@@ -33,6 +35,17 @@ def read_reply(text: str, kind: type[ReplyT]) -> ReplyT:
             for fault in error.errors(include_input=False, include_url=False)[:5]
         )
         raise ReplyRejected("schema", faults) from error
+
+
+def refuse_foreign_matter(text: str, where: str) -> None:
+    """Raises ReplyRejected (`markup`) for what has no place in a text that people learn from."""
+    if has_foreign_matter(text):
+        raise ReplyRejected("markup", f"{where} holds a link, markup or U+FFFD")
+
+
+def has_foreign_matter(text: str) -> bool:
+    """True for links, HTML, template and sound tags, code fences, and undecodable characters."""
+    return _FOREIGN_MATTER.search(text) is not None
 
 
 def _first_object(text: str) -> Any:
