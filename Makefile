@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint types unit lock clean
+.PHONY: help install demo test lint types unit reference lock clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ types: install
 
 unit: install
 	$(BIN)/python -m pytest -n 4 --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+reference: install ## write docs/reference anew
+	$(BIN)/python -c 'from services.cli.commands.settings import settings_page; print(settings_page(), end="")' > docs/reference/settings.md
 
 lock: ## pin every dependency with its hashes, for all platforms
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --group dev pyproject.toml \

@@ -11,6 +11,7 @@ from pathlib import Path
 import nats
 import pytest
 
+from services.cli.machine import nats_server
 from services.cli.machine.nats_server import MAX_PAYLOAD_BYTES, EmbeddedServer, binary, free_port
 from services.kernel.errors import SettingsError
 
@@ -22,7 +23,7 @@ def test_the_server_of_the_wheel_is_found_beside_python() -> None:
 def test_without_the_wheel_the_one_on_the_path_is_taken_and_else_we_say_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("services.cli.machine.nats_server.sysconfig.get_path", lambda _: str(tmp_path))
+    monkeypatch.setattr(nats_server.sysconfig, "get_path", lambda _: str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with pytest.raises(SettingsError, match="nats-server was not found"):
         binary()
@@ -83,7 +84,7 @@ def test_another_server_on_the_port_is_not_taken_for_ours(tmp_path: Path) -> Non
 def test_a_server_that_ignores_sigterm_is_killed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("services.cli.machine.nats_server._STOP_S", 0.2)
+    monkeypatch.setattr(nats_server, "_STOP_S", 0.2)
     server = EmbeddedServer(tmp_path / "nats", port=free_port(), sync_always=False)
     with server.running() as process:
         process.send_signal(signal.SIGSTOP)  # SIGSTOP: it can't react to SIGTERM.

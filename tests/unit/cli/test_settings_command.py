@@ -39,8 +39,7 @@ def rows(**environment: str) -> dict[str, dict[str, Any]]:
 
 def test_the_committed_page_is_the_generated_one() -> None:
     assert PAGE.read_text() == settings_page(), (
-        "docs/reference/settings.md is not up to date; write services.cli.commands.settings.settings_page() "
-        "to it"
+        "docs/reference/settings.md is not up to date; run `make reference`"
     )
 
 

@@ -76,7 +76,7 @@ def test_an_unfit_reply_is_refused_for_its_reason(values: dict[str, Any], reason
     ("values", "detail"),
     [
         ({"term": "물"}, "asked for 책, answered '물'"),
-        ({"homonyms": [homonym(meaning="https://x")]}, ".homonyms.meaning holds a link"),
+        ({"homonyms": [homonym(meaning="https://x")]}, "homonyms.meaning holds a link"),
         ({"metaphor": ""}, "metaphor: String should have at least 1 character"),
         ({"comparison": {"vs": "책", "nuance": "same"}}, "책 is compared with itself"),
         ({"ipa": "책"}, "'책' is no IPA in square brackets"),
