@@ -106,7 +106,8 @@ class Frame:
         return NatsBroker(
             [url.strip() for url in nats_settings.url.split(",")],
             name=f"cardflow-{self._service.name}",
-            logger=logging.getLogger("faststream"),
+            # Not "faststream": that one comes with a handler, and a line for every message.
+            logger=logging.getLogger("cardflow.consumer"),
             apply_types=False,
             decoder=_as_received,
             graceful_timeout=self._settings.grace_s,
