@@ -59,10 +59,11 @@ class Consumer:
 
 @dataclass(frozen=True)
 class Bucket:
-    """One KV bucket."""
+    """One KV bucket. `expires`: a key is gone `ack_wait_s` after it was last written."""
 
     name: str
     purpose: str
+    expires: bool = False
 
 
 SUBMISSIONS: Final = Stream(
@@ -84,7 +85,8 @@ CONSUMERS: Final[dict[ServiceName, Consumer]] = {
 
 COMPLETIONS: Final = Bucket("COMPLETIONS", "fit completions by fingerprint: the cache")
 ATTEMPTS: Final = Bucket("ATTEMPTS", "what was tried for a term in a stage, and what it cost")
-BUCKETS: Final = (COMPLETIONS, ATTEMPTS)
+CLAIMS: Final = Bucket("CLAIMS", "calls under way, by fingerprint", expires=True)
+BUCKETS: Final = (COMPLETIONS, ATTEMPTS, CLAIMS)
 
 # Headers of our messages. Publishers need to set none of them.
 REPLAYS: Final = "Cardflow-Replays"

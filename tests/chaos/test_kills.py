@@ -30,7 +30,7 @@ def finished(pipeline: Pipeline, batch: str) -> int:
 def test_kill_9_of_each_process_in_turn_loses_and_doubles_nothing(
     tmp_path: Path, word_list: Path
 ) -> None:
-    flags = ("--latency-ms", "60", "--jitter-ms", "20")
+    flags = ("--latency-ms", "60", "--replicas", "stage1=2,stage2=2")
     with running_pipeline(tmp_path / "data", *flags) as pipeline:
         pipeline.run("submit", str(word_list), "--batch", "killed")
         for role in ROLES:

@@ -80,6 +80,22 @@ def test_the_same_list_as_another_batch_costs_no_call(
     pipeline.run("audit", "second")
 
 
+def test_two_batches_at_once_pay_for_a_term_once(pipeline: Pipeline, tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("\n".join(invented_words(200)[100:]) + "\n")
+    before = pipeline.simulator()["calls"]
+    for batch in ("left", "right"):
+        pipeline.run("submit", str(words), "--batch", batch)
+    for batch in ("left", "right"):
+        until(
+            lambda batch=batch: pipeline.json("status", batch)["state"] == "completed",
+            within_s=60,
+            what=f"{batch} ends",
+        )
+    assert pipeline.simulator()["calls"] - before == 200
+    pipeline.run("audit")
+
+
 async def test_a_client_that_knows_nothing_of_us_can_publish(pipeline: Pipeline) -> None:
     nc = await connected(pipeline)
     cards = await nc.subscribe("cards.finished.raw.*")

@@ -80,7 +80,10 @@ async def test_a_changed_bound_is_reported_and_then_brought_up_to_date(
 async def test_a_changed_ack_wait_reaches_the_consumers_that_exist(js: JetStreamContext) -> None:
     settings = NatsSettings(stream_max_mib=64, ack_wait_s=45)
     checked = await provision(js, settings, check_only=True)
-    assert told(checked) == {("consumer", s, "ack_wait") for s in topology.SERVICES}
+    assert told(checked) == {("consumer", s, "ack_wait") for s in topology.SERVICES} | {
+        ("bucket", "KV_CLAIMS", "max_age"),
+        ("bucket", "KV_CLAIMS", "duplicate_window"),
+    }
     assert "consumer ingest: ack_wait is 20.0, should be 45.0" in map(str, checked)
     await provision(js, settings)
     assert (await js.consumer_info("TERMS", "stage1")).config.ack_wait == 45

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -167,6 +168,24 @@ class FakeTime:
         self.now += seconds
 
 
+class MemoryClaims:
+    """One claim a fingerprint. Implements `kernel.llm.claims.Claims`."""
+
+    def __init__(self) -> None:
+        self.held: set[str] = set()
+
+    @asynccontextmanager
+    async def claim(self, fingerprint: str) -> AsyncIterator[bool]:
+        if fingerprint in self.held:
+            yield False
+            return
+        self.held.add(fingerprint)
+        try:
+            yield True
+        finally:
+            self.held.discard(fingerprint)
+
+
 class Asking:
     """An asker among fakes, and everything that there is to look at afterwards."""
 
@@ -181,6 +200,7 @@ class Asking:
         self.time = FakeTime(self.journal)
         self.provider = FakeProvider(self.journal, answers)
         self.cache = MemoryCache(self.journal)
+        self.claims = MemoryClaims()
         self.ledger = MemoryLedger(self.journal, earlier)
         self.metrics = Metrics("stage1")
         self.access = provider_access()
@@ -190,9 +210,11 @@ class Asking:
             self.provider,
             self.access,
             self.cache,
+            self.claims,
             RateLimit(0, clock=self.time.clock, sleep=self.time.sleep),
             self.stage,
             self.metrics,
+            sleep=self.time.sleep,
             note_trouble=self.troubles.append,
         )
 

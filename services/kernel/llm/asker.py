@@ -1,7 +1,8 @@
-"""Asking a model for one thing: cache → rate limit → ledger → call → parse → cache → ledger."""
+"""Asking a model for one thing: cache → claim → rate limit → ledger → call → cache → ledger."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,13 +23,18 @@ from services.kernel.errors import (
     UncertainCall,
 )
 from services.kernel.llm.cache import CompletionCache
+from services.kernel.llm.claims import Claims
 from services.kernel.llm.prompt import CompletionRequest, Prompt, completion_request
 from services.kernel.llm.provider import Completion, Provider, UnfitCompletion
-from services.kernel.llm.rate_limit import RateLimit
+from services.kernel.llm.rate_limit import RateLimit, Sleep
 from services.kernel.metrics import Metrics
 from services.kernel.settings import ProviderAccess, StageSettings
 
 ReplyT = TypeVar("ReplyT")
+
+_FIRST_LOOK_S = 0.05
+_LONGEST_LOOK_S = 1.0
+"""Between two looks for the answer that somebody else has asked for."""
 
 _STORY_MAX_CHARACTERS = 500
 """Of an error in the ledger: its records are small, and an error can quote a whole reply."""
@@ -81,19 +87,23 @@ class Asker:
         provider: Provider,
         access: ProviderAccess,
         cache: CompletionCache,
+        claims: Claims,
         rate_limit: RateLimit,
         stage: StageSettings,
         metrics: Metrics,
         *,
+        sleep: Sleep = asyncio.sleep,
         note_trouble: Callable[[str | None], None] = lambda _reason: None,
     ) -> None:
         self._provider = provider
         self._access = access
         self._cache = cache
+        self._claims = claims
         self._rate_limit = rate_limit
         self._stage = stage
         self._metrics = metrics
         self._note_trouble = note_trouble
+        self._sleep = sleep
         self._log = structlog.get_logger()
 
     async def ask(
@@ -107,13 +117,7 @@ class Asker:
             max_tokens=self._stage.max_tokens,
             temperature=self._stage.temperature,
         )
-        hit = await self._from_cache(request, parse)
-        if hit is None:
-            cached = False
-            completion, reply = await self._call(request, parse, ledger)
-        else:
-            completion, reply = hit
-            cached = not await ledger.recover(request.fingerprint, completion)
+        completion, reply, cached = await self._completed(request, parse, ledger)
         history = ledger.history
         provenance = StageProvenance(
             model=completion.model,
@@ -131,6 +135,30 @@ class Asker:
         )
         return Answer(reply, provenance)
 
+    async def _completed(
+        self,
+        request: CompletionRequest,
+        parse: Callable[[Completion], ReplyT],
+        ledger: Ledger,
+    ) -> tuple[Completion, ReplyT, bool]:
+        """The completion, its reply, and whether it was in the cache.
+
+        While somebody else is asking for the same, theirs will be the answer, or their failure
+        our turn.
+        """
+        hit = await self._from_cache(request, parse)
+        self._metrics.cache_asked(hit=hit is not None)
+        delay_s = _FIRST_LOOK_S
+        while hit is None:
+            async with self._claims.claim(request.fingerprint) as is_ours:
+                if is_ours:
+                    return (*await self._call(request, parse, ledger), False)
+            await self._sleep(delay_s)
+            delay_s = min(2 * delay_s, _LONGEST_LOOK_S)
+            hit = await self._from_cache(request, parse)
+        completion, reply = hit
+        return completion, reply, not await ledger.recover(request.fingerprint, completion)
+
     async def _from_cache(
         self, request: CompletionRequest, parse: Callable[[Completion], ReplyT]
     ) -> tuple[Completion, ReplyT] | None:
@@ -142,7 +170,6 @@ class Asker:
         except ReplyRejected as error:
             # The checks have become stricter since it was put in.
             self._log.warning("cache.unfit", fingerprint=request.fingerprint, reason=error.reason)
-        self._metrics.cache_asked(hit=hit is not None)
         return hit
 
     async def _call(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
@@ -11,6 +13,7 @@ from nats.js import JetStreamContext
 from services.kernel import topology
 from services.kernel.llm.asker import Asker
 from services.kernel.llm.cache import BucketCache
+from services.kernel.llm.claims import BucketClaims
 from services.kernel.llm.http_provider import open_http_provider
 from services.kernel.llm.rate_limit import RateLimit
 from services.kernel.metrics import Metrics
@@ -28,6 +31,11 @@ async def open_asker(
     """Raises SettingsError when the provider is only half chosen."""
     access = resolve_provider(settings)
     cache = BucketCache(await js.key_value(topology.COMPLETIONS.name))
+    claims = BucketClaims(
+        await js.key_value(topology.CLAIMS.name),
+        ttl_s=settings.nats.ack_wait_s,
+        holder=f"{socket.gethostname()}:{os.getpid()}",
+    )
     async with open_http_provider(
         access, timeout_s=settings.provider.timeout_s, concurrency=stage.concurrency
     ) as provider:
@@ -37,4 +45,6 @@ async def open_asker(
         def note_trouble(reason: str | None) -> None:
             dependencies["provider"] = reason
 
-        yield Asker(provider, access, cache, limit, stage, metrics, note_trouble=note_trouble)
+        yield Asker(
+            provider, access, cache, claims, limit, stage, metrics, note_trouble=note_trouble
+        )

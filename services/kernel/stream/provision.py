@@ -77,7 +77,9 @@ def bucket_config(bucket: topology.Bucket, settings: NatsSettings) -> StreamConf
         discard=DiscardPolicy.NEW,
         max_msgs_per_subject=1,
         max_bytes=settings.stream_max_mib * topology.MIB,
-        duplicate_window=_DUPLICATE_WINDOW_S,
+        max_age=settings.ack_wait_s if bucket.expires else 0,
+        # The server wants it no longer than the age.
+        duplicate_window=settings.ack_wait_s if bucket.expires else _DUPLICATE_WINDOW_S,
         num_replicas=settings.replicas,
         allow_direct=True,
         allow_rollup_hdrs=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -153,7 +154,8 @@ async def test_one_throttled_ask_holds_the_others_back() -> None:
     asking.time.pause = asyncio.Event()
     first = asyncio.create_task(asked(asking))
     await until(lambda: "sleep 7" in asking.journal)
-    second = asyncio.create_task(asking.asker.ask(PROMPT, text_of, others.ledger))
+    another = replace(PROMPT, data={"term": "물"})
+    second = asyncio.create_task(asking.asker.ask(another, text_of, others.ledger))
     await until(lambda: asking.journal.count("cache.get") == 2)
     assert asking.journal.count("call") == 1
     assert others.journal == []
@@ -310,3 +312,30 @@ async def test_the_key_is_no_part_of_the_request() -> None:
     (request,) = asking.provider.requests
     assert SECRET.encode() not in request.body
     assert SECRET not in repr(asking.access)
+
+
+async def test_who_comes_second_waits_for_the_answer_of_the_first_and_pays_nothing() -> None:
+    asking = Asking(completion("yes"))
+    print_ = fingerprint(asking)
+    asking.time.pause = asyncio.Event()
+    asking.claims.held.add(print_)  # Another replica is asking right now …
+    second = asyncio.ensure_future(asked(asking))
+    await until(lambda: any(step.startswith("sleep") for step in asking.journal))
+    await asking.cache.put(print_, completion("theirs"))  # … and has its answer.
+    asking.time.pause.set()
+    answer = await second
+    assert (answer.reply, answer.provenance.cached, answer.provenance.calls) == ("theirs", True, 0)
+    assert "call" not in asking.journal
+
+
+async def test_when_the_first_fails_the_second_asks_itself() -> None:
+    asking = Asking(completion("yes"))
+    print_ = fingerprint(asking)
+    asking.time.pause = asyncio.Event()
+    asking.claims.held.add(print_)
+    second = asyncio.ensure_future(asked(asking))
+    await until(lambda: any(step.startswith("sleep") for step in asking.journal))
+    asking.claims.held.discard(print_)
+    asking.time.pause.set()
+    answer = await second
+    assert (answer.reply, answer.provenance.cached) == ("yes", False)

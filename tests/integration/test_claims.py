@@ -1,0 +1,90 @@
+"""Single flight over replicas: against a real bucket, one call a fingerprint at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+from delivering import eventually
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.kv import KeyValue
+
+from services.kernel import topology
+from services.kernel.errors import Outage
+from services.kernel.llm.claims import BucketClaims
+from services.kernel.settings import NatsSettings
+from services.kernel.stream.provision import provision
+
+TTL_S = 1.0
+
+
+@pytest.fixture
+async def bucket(nc: Client) -> KeyValue:
+    js = nc.jetstream(timeout=5)
+    await provision(js, NatsSettings(stream_max_mib=64, ack_wait_s=TTL_S))
+    return await js.key_value(topology.CLAIMS.name)
+
+
+def claims(bucket: KeyValue, holder: str) -> BucketClaims:
+    return BucketClaims(bucket, ttl_s=TTL_S, holder=holder)
+
+
+async def is_free(bucket: KeyValue, fingerprint: str) -> bool:
+    async with claims(bucket, "asker").claim(fingerprint) as is_ours:
+        return is_ours
+
+
+async def test_of_many_pairs_exactly_one_each_may_call(bucket: KeyValue) -> None:
+    first, second = claims(bucket, "first"), claims(bucket, "second")
+    called: list[str] = []
+
+    async def ask(replica: BucketClaims, fingerprint: str) -> None:
+        async with replica.claim(fingerprint) as is_ours:
+            if is_ours:
+                called.append(fingerprint)
+
+    pairs = [f"{n:064x}" for n in range(1000)]
+    for at in range(0, len(pairs), 100):
+        some = pairs[at : at + 100]
+        await asyncio.gather(*(ask(r, f) for f in some for r in (first, second)))
+    assert sorted(called) == sorted(pairs)
+
+
+async def test_a_claim_that_failed_is_free_at_once(bucket: KeyValue) -> None:
+    with pytest.raises(ValueError, match="the call failed"):
+        async with claims(bucket, "first").claim("f"):
+            raise ValueError("the call failed")
+    assert await is_free(bucket, "f")
+
+
+async def test_a_claim_that_was_answered_stays_until_it_expires(bucket: KeyValue) -> None:
+    """Who looked into the cache a moment too early must not find the way free now."""
+    async with claims(bucket, "first").claim("f") as is_ours:
+        assert is_ours
+    assert not await is_free(bucket, "f")
+    await eventually(lambda: is_free(bucket, "f"))
+
+
+async def test_a_claim_is_kept_while_its_call_runs_longer_than_it_lives(bucket: KeyValue) -> None:
+    async with AsyncExitStack() as stack:
+        assert await stack.enter_async_context(claims(bucket, "first").claim("f"))
+        for _ in range(5):
+            await asyncio.sleep(TTL_S / 2)
+            assert not await is_free(bucket, "f")
+
+
+async def test_a_claim_that_was_lost_is_told_and_does_not_end_the_call(bucket: KeyValue) -> None:
+    async with claims(bucket, "first").claim("f") as is_ours:
+        assert is_ours
+        await bucket.put("f", b"somebody else")
+        await asyncio.sleep(TTL_S / 2)
+    assert (await bucket.get("f")).value == b"somebody else"
+
+
+async def test_without_the_bucket_nothing_is_paid(bucket: KeyValue, js: JetStreamContext) -> None:
+    await js.delete_stream("KV_CLAIMS")
+    with pytest.raises(Outage, match="can't be claimed"):
+        async with claims(bucket, "first").claim("f"):
+            pass
