@@ -62,7 +62,7 @@ class Simulator:
             return reply_json({"status": "ok"})
         if path == "/control":
             return reply_json(asdict(self._provider.settings))
-        if path == "/stats":
+        if path.endswith("/stats"):
             return reply_json(self._provider.ledger.stats(with_terms=query.get("terms") != ["0"]))
         if path.endswith("/models"):
             return reply_json(models_list())

@@ -6,11 +6,14 @@ import json
 import os
 import signal
 import subprocess
+import urllib.request
 from pathlib import Path
 
 import psutil
 import pytest
 from running_pipeline import cardflow, environment, shipped_terms, until
+
+from services.cli.machine.nats_server import free_port, is_free
 
 DECKS = ("deck.apkg", "deck.tsv", "deck.jsonl")
 
@@ -98,3 +101,22 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "not ours" in done.stderr
     assert precious.read_text() == "mine"
+
+
+def test_a_simulator_that_runs_already_is_used(tmp_path: Path) -> None:
+    port = free_port()
+    simulator = subprocess.Popen(
+        cardflow("simulate", "--port", str(port), "--latency-ms", "1"), stderr=subprocess.DEVNULL
+    )
+    try:
+        until(lambda: not is_free(port), within_s=20, what="the simulator listens")
+        base_url = f"http://127.0.0.1:{port}/api/v1"
+        named = ("--provider", "simulated", "--base-url", base_url)
+        done = demo("--out", str(tmp_path / "demo"), "--json", *named)
+        assert done.returncode == 0, done.stderr
+        with urllib.request.urlopen(f"{base_url}/stats?terms=0", timeout=5) as answer:
+            assert json.load(answer)["calls"] == 2 * len(shipped_terms())
+        assert not (tmp_path / "demo" / "pipeline" / "logs" / "simulator-1.log").exists()
+    finally:
+        simulator.terminate()
+        simulator.wait(20)

@@ -89,3 +89,13 @@ def test_a_server_that_ignores_sigterm_is_killed(
     with server.running() as process:
         process.send_signal(signal.SIGSTOP)  # SIGSTOP: it can't react to SIGTERM.
     assert process.returncode == -signal.SIGKILL
+
+
+def test_a_free_port_is_free_and_none_that_outgoing_connections_take() -> None:
+    ports = [free_port() for _ in range(20)]
+    assert all(15_000 <= port < 32_000 for port in ports)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", ports[0]))
+        taken.listen()
+        assert not nats_server.is_free(ports[0])
+    assert nats_server.is_free(ports[1])

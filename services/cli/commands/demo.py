@@ -23,6 +23,7 @@ from services.cli.machine.provider_options import (
     ModelOption,
     ProviderOption,
     chosen_provider,
+    needs_simulator,
 )
 from services.cli.machine.supervisor import Plan, Supervisor
 from services.cli.submitting.batch_status import BatchStatus
@@ -98,7 +99,7 @@ async def _demo(out_dir: Path, provider: tuple[str | None, str | None, str | Non
     access = chosen_provider(*provider)
     state = await asyncio.to_thread(_fresh_state, out_dir)
     configure_logs("demo", level="warning", format="auto")
-    simulator = () if access.kind == "simulated" else None
+    simulator = () if needs_simulator(access, provider[1]) else None
     supervisor = Supervisor(Plan(data=state, access=access, simulator=simulator))
     err.print("Starting nats-server, the provider and four services …")
     async with supervisor.running():

@@ -17,6 +17,7 @@ from services.cli.machine.provider_options import (
     ModelOption,
     ProviderOption,
     chosen_provider,
+    needs_simulator,
 )
 from services.cli.machine.supervisor import Plan, Supervisor
 from services.kernel.errors import SettingsError
@@ -89,7 +90,7 @@ async def _up(
     plan = Plan(
         data=data,
         access=access,
-        simulator=simulator_flags(simulator) if access.kind == "simulated" else None,
+        simulator=simulator_flags(simulator) if needs_simulator(access, provider[1]) else None,
         replicas=parse_replicas(replicas),
         port_base=port_base,
         nats_url=nats,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,8 @@ MAX_PAYLOAD_BYTES = 1024 * 1024
 MAX_STORE_BYTES = 64 * 1024**3
 """Named, since the server otherwise promises no stream more than the disk has free at its start."""
 
+_OWN_PORTS = (15_000, 32_000)
+"""Below the ephemeral ranges of Linux (32768) and the others (49152)."""
 _READY_S = 15.0
 _STOP_S = 10.0
 
@@ -36,11 +39,15 @@ def binary() -> str:
 
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody uses at this moment, the likelier to stay so.
+
+    Not one that the system would give: those it gives to outgoing connections too, and one of them
+    would sit on our port when its service starts.
+    """
+    while True:
+        port = random.randrange(*_OWN_PORTS)
+        if is_free(port):
+            return port
 
 
 def is_free(port: int) -> bool:

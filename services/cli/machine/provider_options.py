@@ -8,6 +8,7 @@ import typer
 
 from services.kernel.errors import SettingsError
 from services.kernel.settings import (
+    SIMULATOR_URL,
     ModelSettings,
     ProviderAccess,
     ProviderKind,
@@ -35,6 +36,11 @@ BaseUrlOption = Annotated[
 ModelOption = Annotated[
     str | None, typer.Option("--model", help="The LLM to ask.", show_default=False)
 ]
+
+
+def needs_simulator(access: ProviderAccess, base_url: str | None) -> bool:
+    """True when the simulated provider is wanted and nobody named one that runs already."""
+    return access.kind == "simulated" and base_url is None and access.base_url == SIMULATOR_URL
 
 
 def chosen_provider(
