@@ -12,6 +12,7 @@ from running_pipeline import Pipeline, invented_words, running_pipeline, until
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 
 TERMS = 250
+# Latencies are such that a batch takes several seconds, so that kills and stops meet it half done.
 ROLES = ("stage1", "stage2", "ingest", "exporter", "simulator", "nats-server")
 
 
@@ -30,7 +31,7 @@ def finished(pipeline: Pipeline, batch: str) -> int:
 def test_kill_9_of_each_process_in_turn_loses_and_doubles_nothing(
     tmp_path: Path, word_list: Path
 ) -> None:
-    flags = ("--latency-ms", "60", "--replicas", "stage1=2,stage2=2")
+    flags = ("--latency-ms", "600", "--replicas", "stage1=2,stage2=2")
     with running_pipeline(tmp_path / "data", *flags) as pipeline:
         pipeline.run("submit", str(word_list), "--batch", "killed")
         for role in ROLES:
@@ -51,7 +52,7 @@ def test_sigterm_in_the_middle_exits_0_and_the_next_up_goes_on(
     tmp_path: Path, word_list: Path
 ) -> None:
     data = tmp_path / "data"
-    flags = ("--latency-ms", "60", "--jitter-ms", "20")
+    flags = ("--latency-ms", "400", "--jitter-ms", "20")
     with running_pipeline(data, *flags) as pipeline:
         pipeline.run("submit", str(word_list), "--batch", "stopped")
         until(lambda: 0 < finished(pipeline, "stopped") < TERMS, within_s=30, what="a few are done")
@@ -68,7 +69,7 @@ def test_the_supervisor_killed_leaves_nobody_behind_and_the_next_up_goes_on(
     tmp_path: Path, word_list: Path
 ) -> None:
     data = tmp_path / "data"
-    with running_pipeline(data, "--latency-ms", "60") as pipeline:
+    with running_pipeline(data, "--latency-ms", "400") as pipeline:
         pipeline.run("submit", str(word_list), "--batch", "orphans")
         pids = [pipeline.pid_of(role) for role in ROLES]
         pipeline.stop(signal.SIGKILL)
