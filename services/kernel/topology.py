@@ -59,11 +59,14 @@ class Consumer:
 
 @dataclass(frozen=True)
 class Bucket:
-    """One KV bucket. `expires`: a key is gone `ack_wait_s` after it was last written."""
+    """One KV bucket, and how long after its last write a key is gone.
+
+    `batch`: when the streams forget the batch (`max_age_days`). `claim`: `ack_wait_s`.
+    """
 
     name: str
     purpose: str
-    expires: bool = False
+    lifetime: Literal["forever", "batch", "claim"]
 
 
 SUBMISSIONS: Final = Stream(
@@ -83,9 +86,9 @@ CONSUMERS: Final[dict[ServiceName, Consumer]] = {
     "exporter": Consumer("CARDS", "exporter"),
 }
 
-COMPLETIONS: Final = Bucket("COMPLETIONS", "fit completions by fingerprint: the cache")
-ATTEMPTS: Final = Bucket("ATTEMPTS", "what was tried for a term in a stage, and what it cost")
-CLAIMS: Final = Bucket("CLAIMS", "calls under way, by fingerprint", expires=True)
+COMPLETIONS: Final = Bucket("COMPLETIONS", "fit completions by fingerprint: the cache", "forever")
+ATTEMPTS: Final = Bucket("ATTEMPTS", "what was tried for a term, and what it cost", "batch")
+CLAIMS: Final = Bucket("CLAIMS", "calls under way, by fingerprint", "claim")
 BUCKETS: Final = (COMPLETIONS, ATTEMPTS, CLAIMS)
 
 # Headers of our messages. Publishers need to set none of them.

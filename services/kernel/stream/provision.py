@@ -68,6 +68,11 @@ def stream_config(stream: topology.Stream, settings: NatsSettings) -> StreamConf
 
 def bucket_config(bucket: topology.Bucket, settings: NatsSettings) -> StreamConfig:
     """A KV bucket is a stream of this form; written out, so that drift in it is seen too."""
+    lifetime_s = {
+        "forever": 0.0,
+        "batch": settings.max_age_days * _DAY_S,
+        "claim": settings.ack_wait_s,
+    }[bucket.lifetime]
     return StreamConfig(
         name=f"KV_{bucket.name}",
         description=bucket.purpose,
@@ -77,9 +82,9 @@ def bucket_config(bucket: topology.Bucket, settings: NatsSettings) -> StreamConf
         discard=DiscardPolicy.NEW,
         max_msgs_per_subject=1,
         max_bytes=settings.stream_max_mib * topology.MIB,
-        max_age=settings.ack_wait_s if bucket.expires else 0,
+        max_age=lifetime_s,
         # The server wants it no longer than the age.
-        duplicate_window=settings.ack_wait_s if bucket.expires else _DUPLICATE_WINDOW_S,
+        duplicate_window=min(_DUPLICATE_WINDOW_S, lifetime_s or _DUPLICATE_WINDOW_S),
         num_replicas=settings.replicas,
         allow_direct=True,
         allow_rollup_hdrs=True,
