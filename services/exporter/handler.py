@@ -5,11 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from pydantic import ValidationError
-
 from services.exporter.writer import Writer
 from services.kernel.contracts.card import CardsFinished
-from services.kernel.errors import PermanentError
 from services.kernel.metrics import Metrics
 from services.kernel.stream.incoming import Incoming
 
@@ -23,14 +20,7 @@ class StoreCards:
         self._metrics = metrics
 
     async def __call__(self, incoming: Incoming, _ledger: object) -> None:
-        finished = read_cards(incoming.data)
+        finished = CardsFinished.from_bytes(incoming.data)
         await self._writer.put(finished)
         self._changed(finished.batch)
         self._metrics.end_to_end.observe(max(0.0, time.time() - finished.submitted_at.timestamp()))
-
-
-def read_cards(data: bytes) -> CardsFinished:
-    try:
-        return CardsFinished.model_validate_json(data)
-    except ValidationError as error:
-        raise PermanentError(f"no finished cards: {error}", reason="bad_event") from error

@@ -27,6 +27,9 @@ from services.kernel.stream.reading import (
     subjects_of,
 )
 
+_SHARE_OF_TIME = 0.1
+"""Of the exporter's time at most this goes into counting."""
+
 OnCompleted = Callable[[str], Awaitable[None]]
 
 
@@ -89,15 +92,20 @@ class ProgressReporter:
     async def run(self) -> None:
         """Reports for ever, at most one event a batch and interval.
 
-        It begins with every batch that was ever opened: some may have changed meanwhile.
+        It begins with every batch that was ever opened: some may have changed meanwhile. Counting
+        a large batch takes a while, so it is done less often: storing cards goes before.
         """
         self._changed |= await self._opened_batches()
+        clock = asyncio.get_running_loop().time
+        took_s = 0.0
         while True:
-            await asyncio.sleep(self._interval_s)
+            await asyncio.sleep(max(self._interval_s, took_s / _SHARE_OF_TIME))
+            started = clock()
             try:
                 await self._tick()
             except (PipelineError, *NATS_FAULTS) as error:
                 self._log.warning("progress.delayed", error=repr(error))
+            took_s = clock() - started
 
     async def _tick(self) -> None:
         for batch in sorted(self._changed):

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any, Final, TypedDict
 
+from services.kernel.contracts.card import COLUMNS
+
 Answer = dict[str, Any]
 
 
@@ -84,21 +86,8 @@ def _no_choices(answer: Answer, data: Answer, variant: int) -> Spoilt:
 def _tsv(answer: Answer, data: Answer, variant: int) -> Spoilt:
     """The nine-column text dialect, with or without its header line."""
     rows = [_row(card, data, position) for position, card in enumerate(answer["cards"], 1)]
-    header = ["\t".join(_COLUMNS)] if variant % 2 else []
+    header = ["\t".join(COLUMNS)] if variant % 2 else []
     return {"content": "\n".join([*header, *rows])}
-
-
-_COLUMNS: Final = (
-    "position",
-    "term",
-    "term_number",
-    "tab_name",
-    "primer",
-    "front",
-    "back",
-    "tags",
-    "honorific_level",
-)
 
 
 def _row(card: Answer, data: Answer, position: int) -> str:
@@ -110,7 +99,7 @@ def _row(card: Answer, data: Answer, position: int) -> str:
         "primer": "Enter the room, open the cabinet and turn to the tab of the term.",
         "tags": ",".join(card["tags"]),
     }
-    return "\t".join(" ".join(str(cells[column]).split()) for column in _COLUMNS)
+    return "\t".join(" ".join(str(cells[column]).split()) for column in COLUMNS)
 
 
 def _json(answer: Answer) -> str:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import ValidationError
-
 from services.kernel import topology
 from services.kernel.contracts.analysis import Analysis, TermAnalyzed
 from services.kernel.contracts.term import TermAccepted
-from services.kernel.errors import PermanentError
 from services.kernel.llm.asker import Asker, Ledger
 from services.kernel.llm.provider import Completion
 from services.kernel.llm.reply import read_reply
@@ -23,7 +20,7 @@ class AnalyzeTerms:
         self._asker = asker
 
     async def __call__(self, incoming: Incoming, ledger: Ledger) -> Outgoing:
-        accepted = _read(incoming.data)
+        accepted = TermAccepted.from_bytes(incoming.data)
 
         def parse(completion: Completion) -> Analysis:
             return checked_analysis(read_reply(completion.text, AnalysisReply), accepted)
@@ -37,10 +34,3 @@ class AnalyzeTerms:
         return Outgoing(
             topology.analyzed_subject(accepted.batch, accepted.term_id), analyzed.to_bytes()
         )
-
-
-def _read(data: bytes) -> TermAccepted:
-    try:
-        return TermAccepted.model_validate_json(data)
-    except ValidationError as error:
-        raise PermanentError(f"no accepted term: {error}", reason="bad_event") from error

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from pydantic import ValidationError
-
 from services.kernel import topology
 from services.kernel.contracts.analysis import TermAnalyzed
 from services.kernel.contracts.card import Card, CardsFinished
-from services.kernel.errors import PermanentError
 from services.kernel.llm.asker import Asker, Ledger
 from services.kernel.llm.provider import Completion
 from services.kernel.llm.reply import read_reply
@@ -28,7 +25,7 @@ class WriteCards:
         self._now = now
 
     async def __call__(self, incoming: Incoming, ledger: Ledger) -> Outgoing:
-        analyzed = _read(incoming.data)
+        analyzed = TermAnalyzed.from_bytes(incoming.data)
 
         def parse(completion: Completion) -> tuple[Card, ...]:
             text = completion.text
@@ -55,10 +52,3 @@ class WriteCards:
         return Outgoing(
             topology.finished_subject(accepted.batch, accepted.term_id), finished.to_bytes()
         )
-
-
-def _read(data: bytes) -> TermAnalyzed:
-    try:
-        return TermAnalyzed.model_validate_json(data)
-    except ValidationError as error:
-        raise PermanentError(f"no analysed term: {error}", reason="bad_event") from error

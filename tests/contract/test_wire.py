@@ -22,6 +22,8 @@ from hypothesis import strategies as st
 from services.kernel import contracts
 from services.kernel.contracts.base import Contract
 from services.kernel.contracts.provenance import Usage
+from services.kernel.contracts.term import TermAccepted
+from services.kernel.errors import PermanentError
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -141,3 +143,9 @@ def test_money_is_a_json_number_that_comes_back_exactly(amount: Decimal) -> None
 def test_korean_stands_on_the_wire_as_it_is_read() -> None:
     raw = CONTRACTS["term_accepted"].model_validate(golden("term_accepted")).to_bytes()
     assert "배".encode() in raw
+
+
+def test_bytes_that_are_no_event_are_given_up_on_at_once_and_named() -> None:
+    with pytest.raises(PermanentError, match="not a TermAccepted") as raised:
+        TermAccepted.from_bytes(b'{"version": 99}')
+    assert raised.value.reason == "bad_event"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Literal, NewType
+from typing import Annotated, Literal, NewType, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
+
+from services.kernel.errors import PermanentError
 
 Batch = NewType("Batch", str)
 TermId = NewType("TermId", str)
@@ -31,6 +33,14 @@ class Contract(BaseModel):
     """Frozen; unknown fields are ignored, so that a newer writer does not break an older reader."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Raises PermanentError (`bad_event`): what is on the stream will not change."""
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            raise PermanentError(f"not a {cls.__name__}: {error}", reason="bad_event") from error
 
     def to_bytes(self) -> bytes:
         return self.model_dump_json().encode()
