@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import signal
 import time
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from services.cli.common import FAILED, STORE, err, out, print_json, run
+from services.cli.interrupting import Interrupted, stop_signal, unless
 from services.cli.machine.provider_options import (
     BaseUrlOption,
     ModelOption,
@@ -74,25 +73,17 @@ def demo(
     Offline and free unless another provider is named. Ends what it started and exits 0 when every
     term is finished. Running it again begins anew.
     """
-    result = run(_until_interrupted(_demo(out_dir, (provider, base_url, model))))
+    try:
+        result = run(_demo(out_dir, (provider, base_url, model)))
+    except Interrupted:
+        err.print("interrupted; everything that was started is stopped")
+        raise typer.Exit(130) from None
     if json:
         print_json(_as_json(result))
     else:
         _print_summary(result)
     if result.status.finished != result.status.submitted:
         raise typer.Exit(FAILED)
-
-
-async def _until_interrupted(work: Coroutine[Any, Any, Result]) -> Result:
-    """SIGINT and SIGTERM end the demo in order: nobody is left behind."""
-    task = asyncio.ensure_future(work)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        err.print("interrupted; everything that was started is stopped")
-        raise typer.Exit(130) from None
 
 
 async def _demo(out_dir: Path, provider: tuple[str | None, str | None, str | None]) -> Result:
@@ -102,9 +93,10 @@ async def _demo(out_dir: Path, provider: tuple[str | None, str | None, str | Non
     simulator = () if needs_simulator(access, provider[1]) else None
     supervisor = Supervisor(Plan(data=state, access=access, simulator=simulator))
     err.print("Starting nats-server, the provider and four services …")
-    async with supervisor.running():
+    stop = stop_signal()
+    async with supervisor.running(stop):
         begun = time.monotonic()
-        status, dead = await _process(supervisor.nats_url)
+        status, dead = await unless(stop, _process(supervisor.nats_url))
         seconds = time.monotonic() - begun
         decks, cards = await _write_decks(state / STORE, out_dir)
     return Result(status, dead, cards, supervisor.provider_line(), seconds, decks, state)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +10,7 @@ import typer
 from rich.table import Table
 
 from services.cli.common import DEFAULT_DATA, ENDPOINTS, out, run
+from services.cli.interrupting import Interrupted, stop_signal
 from services.cli.machine.provider_options import (
     BaseUrlOption,
     ModelOption,
@@ -102,27 +101,12 @@ async def _up(
 
 async def serve_until_signal(supervisor: Supervisor) -> None:
     """Returns when all is stopped after the first SIGINT or SIGTERM, also one during the start."""
-    serving = asyncio.create_task(_serve(supervisor))
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, serving.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await serving
-
-
-async def _serve(supervisor: Supervisor) -> None:
-    async with supervisor.running():
-        try:
+    stop = stop_signal()
+    with contextlib.suppress(Interrupted):
+        async with supervisor.running(stop):
             _announce(supervisor)
-            await asyncio.Event().wait()
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(number, _already_stopping)
+            await stop.wait()
             out.print("stopping: work in hand is finished first")
-
-
-def _already_stopping() -> None:
-    """Asking twice does not make it quicker; a kill would leave calls paid and unrecorded."""
 
 
 def _announce(supervisor: Supervisor) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import signal
 import stat
 import sys
 from collections.abc import Callable, Coroutine
@@ -17,6 +16,7 @@ from nats.js import JetStreamContext
 from pydantic import ValidationError
 
 from services.cli.common import DataOption, JsonOption, NatsOption, err, fail, nats_url
+from services.cli.interrupting import cancelled, stop_signal
 from services.cli.printable import printable
 from services.cli.session import reported, with_jetstream
 from services.kernel import topology
@@ -90,28 +90,18 @@ async def _follow(
 
 async def until_stopped(work: Coroutine[Any, Any, None]) -> None:
     """Runs `work` until it ends, SIGINT or SIGTERM comes, or nobody reads our output any more."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
+    stopped = stop_signal()
     pipe = _output_pipe()
     if pipe is not None:
         # The end for writing never has anything to read: what wakes us is the closed other end.
-        loop.add_reader(pipe, stopped.set)
+        asyncio.get_running_loop().add_reader(pipe, stopped.set)
     task = asyncio.ensure_future(work)
     stop = asyncio.create_task(stopped.wait())
     await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
     for each in (stop, task):
-        await _cancelled(each)
+        await cancelled(each)
     if not task.cancelled():
         task.result()
-
-
-async def _cancelled(task: asyncio.Task[Any]) -> None:
-    """Asks until it is so: a wait that ends in the same moment swallows the first request."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait([task], timeout=_CANCEL_AGAIN_S)
 
 
 def _output_pipe() -> int | None:

@@ -22,6 +22,7 @@ import httpx
 import psutil
 
 from services.cli.common import ENDPOINTS, STORE
+from services.cli.interrupting import unless
 from services.cli.machine.children import Child, Role
 from services.cli.machine.nats_server import EmbeddedServer, free_port, is_free
 from services.kernel.errors import SettingsError
@@ -79,13 +80,16 @@ class Supervisor:
         return [c for c in (self._nats, self._simulator, *self._services) if c is not None]
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Everything is ready inside the block, and ended after it."""
+    async def running(self, stop: asyncio.Event) -> AsyncIterator[None]:
+        """Everything is ready inside the block, and ended after it.
+
+        Raises Interrupted when `stop` is set before all is ready.
+        """
         self.data.mkdir(parents=True, exist_ok=True)
         with locked(self.data):
             end_leftovers(self.data)
             try:
-                await self._start()
+                await unless(stop, self._start())
                 yield
             finally:
                 await self._stop()
