@@ -67,6 +67,15 @@ async def test_a_claim_that_was_answered_stays_until_it_expires(bucket: KeyValue
     await eventually(lambda: is_free(bucket, "f"))
 
 
+async def test_a_claim_that_expires_while_it_is_asked_for_is_no_outage(bucket: KeyValue) -> None:
+    """Thousands of tries around the moment of expiry: taken or free, and nothing else."""
+    async with claims(bucket, "first").claim("f") as is_ours:
+        assert is_ours
+    deadline = asyncio.get_running_loop().time() + 5 * TTL_S
+    while not any(await asyncio.gather(*(is_free(bucket, "f") for _ in range(20)))):
+        assert asyncio.get_running_loop().time() < deadline
+
+
 async def test_a_claim_is_kept_while_its_call_runs_longer_than_it_lives(bucket: KeyValue) -> None:
     async with AsyncExitStack() as stack:
         assert await stack.enter_async_context(claims(bucket, "first").claim("f"))

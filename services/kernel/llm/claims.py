@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from typing import Protocol
 
 import structlog
-from nats.js.errors import KeyWrongLastSequenceError
+from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
 from services.kernel.errors import Outage
@@ -62,8 +62,8 @@ class BucketClaims:
     async def _take(self, fingerprint: str) -> int | None:
         try:
             return await self._bucket.create(fingerprint, self._holder)
-        except KeyWrongLastSequenceError:
-            return None
+        except (KeyWrongLastSequenceError, KeyNotFoundError):
+            return None  # Taken; or gone while the client looked who has it: ours the next time.
         except NATS_FAULTS as error:
             raise Outage(f"the call can't be claimed: {error!r}") from error
 
