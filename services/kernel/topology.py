@@ -75,7 +75,8 @@ SUBMISSIONS: Final = Stream(
 TERMS: Final = Stream("TERMS", ("terms.accepted.*.*",), first_write_wins=True)
 ANALYSES: Final = Stream("ANALYSES", ("terms.analyzed.*.*",), first_write_wins=True)
 CARDS: Final = Stream("CARDS", ("cards.finished.*.*",), first_write_wins=True)
-DEAD_LETTERS: Final = Stream("DEAD_LETTERS", ("dead.*.*.*",), latest_only=True)
+DEAD_LETTERS: Final = Stream("DEAD_LETTERS", ("dead.*.*.*", "cancelled.*.*.*"), latest_only=True)
+"""What became no card: given up on, or cancelled. Both have the same record."""
 BATCHES: Final = Stream("BATCHES", ("batches.*.*",), latest_only=True)
 STREAMS: Final = (SUBMISSIONS, TERMS, ANALYSES, CARDS, DEAD_LETTERS, BATCHES)
 
@@ -94,6 +95,8 @@ BUCKETS: Final = (COMPLETIONS, ATTEMPTS, CLAIMS)
 # Headers of our messages. Publishers need to set none of them.
 REPLAYS: Final = "Cardflow-Replays"
 """How often a person sent this dead letter again; attempts are counted from the last time."""
+FIRST_AT: Final = "Cardflow-First-At"
+"""When a message that was sent again first stood on its stream, ISO 8601."""
 TRACEPARENT: Final = "traceparent"
 
 # Error codes of the server that we branch on; the exception class does not tell them apart.
@@ -122,7 +125,13 @@ def dead_subject(service: str, batch: str, letter_id: str) -> str:
     return f"dead.{service}.{batch}.{letter_id}"
 
 
-def batch_subject(batch: str, event: Literal["opened", "progress", "completed"]) -> str:
+def cancelled_subject(service: str, batch: str, letter_id: str) -> str:
+    return f"cancelled.{service}.{batch}.{letter_id}"
+
+
+def batch_subject(
+    batch: str, event: Literal["opened", "progress", "completed", "cancelled"]
+) -> str:
     return f"batches.{batch}.{event}"
 
 

@@ -130,6 +130,7 @@ def test_the_events_carry_their_version() -> None:
         "batch_opened",
         "batch_progress",
         "batch_completed",
+        "batch_cancelled",
     }
 
 

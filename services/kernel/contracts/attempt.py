@@ -18,9 +18,10 @@ class Attempt(Contract):
 
     `started` and never settled means that its process died: the call is *uncertain*.
     `throttled` counts as no attempt, and stands once for `times` refusals in a row; `failed` is a
-    failure without any call.
+    failure without any call. `id` tells a record's attempts apart; older ones have none.
     """
 
+    id: str | None = None
     replay: int = Field(default=0, ge=0)
     outcome: Outcome
     times: int = Field(default=1, ge=1)

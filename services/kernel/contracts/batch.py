@@ -20,6 +20,15 @@ class BatchOpened(Contract):
     opened_at: datetime
 
 
+class BatchCancelled(Contract):
+    """Nothing more is spent on the batch; what is finished stays."""
+
+    version: Literal[1] = 1
+    batch: Batch
+    note: str | None = None
+    cancelled_at: datetime
+
+
 class BatchProgress(Contract):
     """How far a batch is. `current` of `total` terms have ended; `progress` is their ratio, 0–1.
 
@@ -33,6 +42,7 @@ class BatchProgress(Contract):
     progress: float = Field(ge=0, le=1)
     finished: int = Field(ge=0)
     dead: int = Field(ge=0)
+    cancelled: int = Field(default=0, ge=0)
     cached: int = Field(ge=0)
     calls: int = Field(ge=0)
     cost_usd: Usd
@@ -40,6 +50,6 @@ class BatchProgress(Contract):
 
 
 class BatchCompleted(BatchProgress):
-    """Every term of the batch has ended: finished or dead."""
+    """Every term of the batch has ended: finished, dead or cancelled."""
 
     duration_s: float = Field(ge=0)

@@ -52,7 +52,11 @@ class Card(Contract):
 
 
 class CardsFinished(Contract):
-    """All cards of one term with everything that is known of how they came about."""
+    """All cards of one term with everything that is known of how they came about.
+
+    `revises` is the batch that these cards are a new revision of, None for a batch's own cards.
+    `replays`: how often a person sent the term again on its way here.
+    """
 
     version: Literal[1] = 1
     batch: Batch
@@ -68,3 +72,6 @@ class CardsFinished(Contract):
     stage2: StageProvenance
     submitted_at: datetime
     finished_at: datetime
+    revises: Batch | None = None
+    revision: int = Field(default=1, ge=1)
+    replays: int = Field(default=0, ge=0)

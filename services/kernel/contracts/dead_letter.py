@@ -17,6 +17,9 @@ class DeadLetter(Contract):
     `letter_id` is the term's id, or a hash of the payload where there is no term. `reason` is a
     short code, `message` the whole story, `causes` the chain behind it, nearest first.
 
+    A cancelled term has the same record, with the reason `cancelled`, on a subject of its own.
+    `first_at` is when the message first stood on its stream, over all replays.
+
     A letter that a person decided against keeps standing, so that its term stays accounted for:
     `discarded_at` says when, `note` why. Both are None while it waits.
     """

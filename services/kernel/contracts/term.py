@@ -18,6 +18,22 @@ POSITION_MAX = 2**31 - 1
 """Fits the integers of every database and spreadsheet that a deck ends in."""
 
 
+class Revision(Contract):
+    """That a term is made anew: its batch is a revision of the batch `revises`.
+
+    `number` counts the revisions of that batch; the batch itself is 1. `stage` is the first stage
+    that asks a model again; an earlier one takes its result from the batch `source`. `model` asks
+    another model than the settings name. A regenerated stage never takes an earlier revision's
+    completion: `number` is part of its fingerprint.
+    """
+
+    revises: Batch
+    number: int = Field(ge=2)
+    source: Batch
+    stage: Literal[1, 2]
+    model: str | None = Field(default=None, min_length=1, max_length=200)
+
+
 class TermSubmitted(Contract):
     """What a publisher may send to `terms.submit.<batch>`; a bare text stands for `term` alone.
 
@@ -30,6 +46,7 @@ class TermSubmitted(Contract):
     deck: str | None = Field(default=None, max_length=DECK_MAX_CHARACTERS)
     priority: Priority = "normal"
     hint: str | None = Field(default=None, max_length=HINT_MAX_CHARACTERS)
+    revision: Revision | None = None
 
     @field_validator("position", mode="before")
     @classmethod
@@ -58,3 +75,4 @@ class TermAccepted(Contract):
     hint: str | None = Field(default=None, max_length=HINT_MAX_CHARACTERS)
     sequence: int = Field(ge=0)
     submitted_at: datetime
+    revision: Revision | None = None
