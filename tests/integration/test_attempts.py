@@ -31,6 +31,10 @@ class Paid:
     usage: Usage = field(default_factory=lambda: Usage(cost_usd=Decimal("0.002")))
 
 
+def paid(cost_usd: str) -> Paid:
+    return Paid(usage=Usage(cost_usd=Decimal(cost_usd), prompt_tokens=7, completion_tokens=9))
+
+
 @pytest.fixture
 async def bucket(js: JetStreamContext) -> KeyValue:
     return await js.key_value(topology.ATTEMPTS.name)
@@ -75,12 +79,13 @@ async def test_a_call_is_on_record_before_it_is_sent(bucket: KeyValue) -> None:
 async def test_a_settled_call_says_what_it_cost_and_who_served_it(bucket: KeyValue) -> None:
     ledger = opened(bucket)
     await ledger.begin(PRINT)
-    await ledger.settle("billed", cost_usd=Decimal("0.001"), generation_id="gen-7", model="m/1")
+    await ledger.settle("billed", paid_for=paid("0.001"))
     history = await recorded(bucket)
     assert history == ledger.history
     [attempt] = history.attempts
-    assert (attempt.outcome, attempt.generation_id, attempt.model) == ("billed", "gen-7", "m/1")
+    assert (attempt.outcome, attempt.generation_id, attempt.model) == ("billed", "gen-1", "m/1")
     assert (history.cost_usd, history.calls, history.uncertain) == (Decimal("0.001"), 1, 0)
+    assert (attempt.prompt_tokens, attempt.completion_tokens) == (7, 9)
     assert attempt.finished_at is not None
 
 
@@ -125,9 +130,9 @@ async def test_being_throttled_uses_no_attempt_and_the_next_call_is_one_of_its_o
 async def test_a_second_call_of_one_delivery_is_a_call_of_its_own(bucket: KeyValue) -> None:
     ledger = opened(bucket)
     await ledger.begin(PRINT)
-    await ledger.settle("billed", cost_usd=Decimal("0.001"), error="not_json: prose")
+    await ledger.settle("billed", paid_for=paid("0.001"), error="not_json: prose")
     await ledger.begin("repair")
-    await ledger.settle("billed", cost_usd=Decimal("0.002"))
+    await ledger.settle("billed", paid_for=paid("0.002"))
     history = await recorded(bucket)
     assert [a.fingerprint for a in history.attempts] == [PRINT, "repair"]
     assert (history.calls, history.cost_usd) == (2, Decimal("0.003"))
@@ -225,8 +230,8 @@ async def test_of_two_hands_the_later_one_takes_over_and_no_money_is_forgotten(
     await second.reopen()
     await first.begin(PRINT)
     await second.begin(PRINT)
-    await first.settle("billed", cost_usd=Decimal("0.001"))
-    await second.settle("billed", cost_usd=Decimal("0.002"))
+    await first.settle("billed", paid_for=paid("0.001"))
+    await second.settle("billed", paid_for=paid("0.002"))
     assert (first.was_taken_over, second.was_taken_over) == (True, False)
     history = await recorded(bucket)
     assert [a.outcome for a in history.attempts] == ["uncertain", "billed"]
@@ -238,7 +243,7 @@ async def test_who_gives_a_term_up_takes_over_from_who_still_asks(bucket: KeyVal
     await first.begin(PRINT)
     await second.reopen()
     await second.take_over()
-    await first.settle("billed", cost_usd=Decimal("0.001"))
+    await first.settle("billed", paid_for=paid("0.001"))
     assert first.was_taken_over
     assert await outcomes(bucket) == ["uncertain"]
 
@@ -275,7 +280,7 @@ async def test_a_write_whose_answer_was_lost_is_written_once(bucket: KeyValue) -
     await ledger.begin(PRINT)
     await ledger.settle("throttled", error="429")
     await ledger.begin(PRINT)
-    await ledger.settle("billed", cost_usd=Decimal("0.001"))
+    await ledger.settle("billed", paid_for=paid("0.001"))
     assert await outcomes(bucket) == ["throttled", "billed"]
 
 

@@ -111,27 +111,20 @@ class MemoryLedger:
         self._store([*self.history.attempts, started(fingerprint)])
 
     async def settle(
-        self,
-        outcome: Outcome,
-        *,
-        cost_usd: Decimal = Decimal(0),
-        generation_id: str | None = None,
-        model: str | None = None,
-        error: str | None = None,
+        self, outcome: Outcome, *, paid_for: Completion | None = None, error: str | None = None
     ) -> None:
         self._journal.append(f"settle {outcome}")
         if self.away_for:
             self.away_for -= 1
             raise Outage("the ledger is away")
         assert self.last.outcome == "started", "settled a call that was never begun"
-        settled = {
-            "outcome": outcome,
-            "cost_usd": cost_usd,
-            "generation_id": generation_id,
-            "model": model,
-            "error": error,
-            "finished_at": NOON,
-        }
+        settled = {"outcome": outcome, "error": error, "finished_at": NOON}
+        if paid_for is not None:
+            settled |= {
+                "cost_usd": paid_for.usage.cost_usd,
+                "generation_id": paid_for.generation_id,
+                "model": paid_for.model,
+            }
         self._store([*self.history.attempts[:-1], self.last.model_copy(update=settled)])
 
     async def recover(self, fingerprint: str, completion: Completion) -> bool:

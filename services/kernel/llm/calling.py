@@ -6,7 +6,6 @@ What is known here alone, an answer and how a call ended, is held until it is wr
 from __future__ import annotations
 
 from collections.abc import Callable
-from decimal import Decimal
 from typing import Protocol, TypeVar
 
 import structlog
@@ -33,7 +32,6 @@ Parse = Callable[[Completion], ReplyT]
 
 _STORY_MAX_CHARACTERS = 500
 """Of an error in the ledger: its records are small, and an error can quote a whole reply."""
-_NOTHING_USD = Decimal(0)
 
 
 class Ledger(Protocol):
@@ -48,13 +46,7 @@ class Ledger(Protocol):
     async def begin(self, fingerprint: str) -> None: ...
 
     async def settle(
-        self,
-        outcome: Outcome,
-        *,
-        cost_usd: Decimal = ...,
-        generation_id: str | None = ...,
-        model: str | None = ...,
-        error: str | None = ...,
+        self, outcome: Outcome, *, paid_for: Completion | None = ..., error: str | None = ...
     ) -> None: ...
 
     async def recover(self, fingerprint: str, completion: Completion) -> bool:
@@ -158,9 +150,7 @@ class Caller:
         await self._settle(
             ledger,
             "billed" if is_sure else "uncertain",
-            cost_usd=completion.usage.cost_usd,
-            generation_id=completion.generation_id,
-            model=completion.model,
+            paid_for=completion,
             error=error if is_sure else "answered after its claim was lost",
         )
 
@@ -169,16 +159,12 @@ class Caller:
         ledger: Ledger,
         outcome: Outcome,
         *,
-        cost_usd: Decimal = _NOTHING_USD,
-        generation_id: str | None = None,
-        model: str | None = None,
+        paid_for: Completion | None = None,
         error: str | None = None,
     ) -> None:
         """How a call ended is known to nobody else: it is held until it is on record."""
         await self._holding.until_written(
-            lambda: ledger.settle(
-                outcome, cost_usd=cost_usd, generation_id=generation_id, model=model, error=error
-            )
+            lambda: ledger.settle(outcome, paid_for=paid_for, error=error)
         )
 
 

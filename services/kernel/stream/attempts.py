@@ -14,8 +14,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Protocol
+from typing import Any, Protocol
 
 from nats.js.kv import KeyValue
 
@@ -148,23 +147,10 @@ class AttemptLedger:
         self._open = call.id
 
     async def settle(
-        self,
-        outcome: Outcome,
-        *,
-        cost_usd: Decimal = Decimal(0),
-        generation_id: str | None = None,
-        model: str | None = None,
-        error: str | None = None,
+        self, outcome: Outcome, *, paid_for: PaidFor | None = None, error: str | None = None
     ) -> None:
-        """Records how the call that was begun ended."""
-        settlement = {
-            "outcome": outcome,
-            "cost_usd": cost_usd,
-            "generation_id": generation_id,
-            "model": model,
-            "error": error,
-            "finished_at": _now(),
-        }
+        """Records how the call that was begun ended, and what was paid for it."""
+        settlement = _settlement(outcome, paid_for, error)
         own = self._own()
         if outcome == "throttled":
             await self._record.change(lambda attempts: put_off(attempts, own, settlement))
@@ -184,13 +170,7 @@ class AttemptLedger:
         ]
         if not calls:
             return False
-        settlement = {
-            "outcome": "billed",
-            "cost_usd": completion.usage.cost_usd,
-            "generation_id": completion.generation_id,
-            "model": completion.model,
-            "finished_at": _now(),
-        }
+        settlement = _settlement("billed", completion, None)
         await self._record.change(lambda attempts: settled(attempts, calls[0], settlement))
         return True
 
@@ -269,6 +249,19 @@ class AttemptStore:
             has_ended=has_ended,
             is_cancelled=is_cancelled,
         )
+
+
+def _settlement(outcome: Outcome, paid_for: PaidFor | None, error: str | None) -> dict[str, Any]:
+    settlement: dict[str, Any] = {"outcome": outcome, "error": error, "finished_at": _now()}
+    if paid_for is not None:
+        settlement |= {
+            "model": paid_for.model,
+            "generation_id": paid_for.generation_id,
+            "prompt_tokens": paid_for.usage.prompt_tokens,
+            "completion_tokens": paid_for.usage.completion_tokens,
+            "cost_usd": paid_for.usage.cost_usd,
+        }
+    return settlement
 
 
 def _now() -> datetime:
