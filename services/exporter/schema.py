@@ -37,7 +37,10 @@ _REVISIONS: Final = (
     CREATE INDEX revisions ON terms (batch, position, submitted_at, term_id, revises)
     WHERE revises IS NOT NULL
     """,
-    "CREATE INDEX newest_revisions ON terms (revises, term_id, revision) WHERE revises IS NOT NULL",
+    """
+    CREATE INDEX newest_revisions ON terms (revises, term_id, revision, deck)
+    WHERE revises IS NOT NULL
+    """,
 )
 _REVISES: Final = "revises TEXT"
 _REVISION: Final = "revision INTEGER NOT NULL DEFAULT 1"
@@ -133,7 +136,7 @@ TOTALS: Final = """
 """
 """Grouped by cost, because SQLite would add decimal text as floating point."""
 
-REVISED_BY: Final = "SELECT revises FROM terms WHERE batch = ?1 AND revises IS NOT NULL LIMIT 1"
+REVISED_BY: Final = "SELECT revises FROM terms WHERE batch = ? AND revises IS NOT NULL LIMIT 1"
 BATCHES: Final = "SELECT DISTINCT batch FROM terms ORDER BY batch"
 DECKS: Final = "SELECT DISTINCT deck FROM terms ORDER BY deck"
 
@@ -143,24 +146,38 @@ _CARDS: Final = """
            c.primer, c.front, c.back, c.tags, c.honorific_level
     FROM terms t CROSS JOIN cards c ON c.batch = t.batch AND c.term_id = t.term_id
 """
-_NEWEST_REVISION: Final = """
-    coalesce(t.revises, t.batch) = ?1 AND NOT EXISTS (
-        SELECT 1 FROM terms newer
-        WHERE newer.revises = coalesce(t.revises, t.batch) AND newer.term_id = t.term_id
-        AND newer.revision > t.revision
+_OF_ROOT: Final = "WHERE coalesce(t.revises, t.batch) = ?"
+_OF_REVISION: Final = "WHERE t.batch = ? AND t.revises IS NOT NULL"
+_OF_DECK: Final = "WHERE t.deck = ?"
+_NOT_REMADE: Final = """
+    AND NOT EXISTS (
+        SELECT 1 FROM terms anew
+        WHERE anew.revises = coalesce(t.revises, t.batch) AND anew.term_id = t.term_id
+        AND anew.revision > t.revision AND anew.deck = t.deck
     )
 """
-_OF_REVISION: Final = "t.batch = ?1 AND t.revises IS NOT NULL"
+"""No revision with a higher number has the term for this deck."""
 _NEWEST: Final = """
-    NOT EXISTS (
+    AND NOT EXISTS (
         SELECT 1 FROM terms newer WHERE newer.deck = t.deck AND newer.term_id = t.term_id
         AND (newer.finished_at, newer.batch) > (t.finished_at, t.batch)
+        AND NOT EXISTS (
+            SELECT 1 FROM terms anew
+            WHERE anew.revises = coalesce(newer.revises, newer.batch)
+            AND anew.term_id = newer.term_id
+            AND anew.revision > newer.revision AND anew.deck = newer.deck
+        )
     )
 """
+"""Among those that are not remade."""
 _IN_ORDER: Final = "ORDER BY t.position, t.submitted_at, t.term_id, c.card_position"
 
-CARDS_OF_BATCH: Final = " ".join((_CARDS, "WHERE", _NEWEST_REVISION, _IN_ORDER))
+CARDS_OF_BATCH: Final = " ".join((_CARDS, _OF_ROOT, _NOT_REMADE, _IN_ORDER))
 """A term that a revision made anew comes once: of the revision with the highest number."""
-CARDS_OF_REVISION: Final = " ".join((_CARDS, "WHERE", _OF_REVISION, _IN_ORDER))
-CARDS_OF_DECK: Final = " ".join((_CARDS, "WHERE t.deck = ? AND", _NEWEST, _IN_ORDER))
-"""A term that several batches put into the deck comes once: the newest, by name on a tie."""
+CARDS_OF_REVISION: Final = " ".join((_CARDS, _OF_REVISION, _IN_ORDER))
+CARDS_OF_DECK: Final = " ".join((_CARDS, _OF_DECK, _NOT_REMADE, _NEWEST, _IN_ORDER))
+"""A term that several batches put into the deck comes once: the newest, by name on a tie.
+
+Of a batch and its revisions the highest number counts here too, whenever it was finished: the deck
+of the batch and this one must not undo each other in Anki.
+"""

@@ -237,6 +237,15 @@ async def test_the_number_of_a_revision_decides_and_not_when_it_was_finished(
     late = revised("책", 2, front="late?", finished_at=after(60))
     await store.put([late, revised("책", 3, front="newest?", finished_at=after(30))])
     assert [kept.card.front for kept in await batch(store)] == ["newest?"]
+    assert [kept.card.front for kept in await deck(store)] == ["newest?"]
+
+
+async def test_what_was_made_anew_does_not_hide_another_batchs_cards(store: Store) -> None:
+    other = finished("책", batch="b2", cards=[card(front="b2?")], finished_at=after(40))
+    late = revised("책", 2, front="late?", finished_at=after(60))
+    await store.put([late, revised("책", 3, front="newest?", finished_at=after(30)), other])
+    assert [kept.card.front for kept in await deck(store)] == ["b2?"]
+    assert [kept.card.front for kept in await batch(store)] == ["newest?"]
 
 
 async def test_a_batch_knows_what_it_revises(store: Store) -> None:
