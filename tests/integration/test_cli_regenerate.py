@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from typing import Any
 
 import pytest
+import running_pipeline as running
 from click.testing import Result
 from nats.js import JetStreamContext
 from pipeline_by_hand import (
@@ -462,6 +464,37 @@ async def test_the_question_names_the_terms_and_the_calls(
     await accept(js, *(accepted("monday", term) for term in "책물눈"))
     plan = await plan_revision(js, Wanted("monday", stage=stage, model=model))
     assert question(plan) == f"Make revision 2 of monday {asked}"
+
+
+@pytest.mark.parametrize(
+    ("typed", "flags", "exit_code", "messages"),
+    [("n\n", (), 1, 0), ("y\n", (), 0, 1), ("", ("--yes",), 0, 1)],
+)
+async def test_a_person_at_a_terminal_is_asked_before_anything_is_published(
+    nats_server: str,
+    js: JetStreamContext,
+    typed: str,
+    flags: tuple[str, ...],
+    exit_code: int,
+    messages: int,
+) -> None:
+    await accept(js, accepted("monday", "책"))
+    command = running.cardflow("regenerate", "--batch", "monday", "--nats", nats_server, *flags)
+    keyboard, terminal = os.openpty()
+    os.write(keyboard, typed.encode())
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=terminal,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env=running.environment(),
+    )
+    _, told = await process.communicate()
+    os.close(keyboard)
+    os.close(terminal)
+    assert process.returncode == exit_code, told
+    assert (b"1 terms, up to 1 calls" in told) == bool(typed)
+    assert await published(js) == messages
 
 
 async def test_a_plan_is_in_the_order_of_the_deck(js: JetStreamContext) -> None:

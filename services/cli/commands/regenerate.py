@@ -32,36 +32,41 @@ from services.kernel.contracts.term import MODEL_MAX_CHARACTERS
 cli = typer.Typer(add_completion=False)
 
 
+StageOption = Annotated[
+    int | None,
+    typer.Option(
+        help="The first stage that asks a model again: 1 analyses anew and writes new cards, "
+        "2 writes new cards for the analyses that there are. (default: 2)",
+        min=1,
+        max=2,
+        show_default=False,
+    ),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Ask this model, from that stage on. (default: that of the settings)",
+        show_default=False,
+    ),
+]
+RevisionOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Complete the revision with this number, which was cut off while it was "
+        "published. (default: the next number)",
+        min=2,
+        show_default=False,
+    ),
+]
+
+
 @cli.command()
 def regenerate(
     *,
     batch: Annotated[str, typer.Option(help="The batch, or any revision of it.")],
-    stage: Annotated[
-        int | None,
-        typer.Option(
-            help="The first stage that asks a model again: 1 analyses anew and writes new cards, "
-            "2 writes new cards for the analyses that there are. (default: 2)",
-            min=1,
-            max=2,
-            show_default=False,
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Ask this model, from that stage on. (default: that of the settings)",
-            show_default=False,
-        ),
-    ] = None,
-    revision: Annotated[
-        int | None,
-        typer.Option(
-            help="Complete the revision with this number, which was cut off while it was "
-            "published. (default: the next number)",
-            min=2,
-            show_default=False,
-        ),
-    ] = None,
+    stage: StageOption = None,
+    model: ModelOption = None,
+    revision: RevisionOption = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Until every term has ended.")] = False,
     data: DataOption = None,
