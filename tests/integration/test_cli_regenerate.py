@@ -180,6 +180,17 @@ async def test_a_revision_of_a_revision_is_the_next_one_of_the_root(
     assert sources == {"눈": "monday", "책": "monday-r2", "물": "monday-r10"}
 
 
+@pytest.mark.parametrize("gone", [topology.TERMS, topology.ANALYSES])
+async def test_the_root_is_found_by_whatever_checkpoint_remembers_the_revision(
+    js: JetStreamContext, regenerate: Command, gone: topology.Stream
+) -> None:
+    await accept(js, accepted("monday", "책"), accepted("monday-r2", "책"))
+    subject = f"{gone.subjects[0].removesuffix('*.*')}monday-r2.*"
+    await js.purge_stream(gone.name, subject=subject)
+    answer = await regenerate.json("--batch", "monday-r2")
+    assert (answer["batch"], answer["revises"]) == ("monday-r3", "monday")
+
+
 @pytest.mark.parametrize(
     "subject",
     [

@@ -56,15 +56,16 @@ _BATCH_TOKENS: Final = {
 """Every subject that names a batch, its stream, and where in it the batch stands."""
 
 
-async def root_of(js: JetStreamContext, batch: str, stage: Stage) -> str:
+async def root_of(js: JetStreamContext, batch: str) -> str:
     """The batch that this one is a revision of, by its newest term; itself when it is none."""
-    checkpoint = CHECKPOINTS[stage]
-    try:
-        newest = await js.get_last_msg(checkpoint.stream, checkpoint.subject_of(batch, "*"))
-        revision = checkpoint.accepted_in(newest.data or b"").revision
-    except (NotFoundError, ValidationError):
-        return batch
-    return revision.revises if revision else batch
+    for checkpoint in CHECKPOINTS.values():
+        try:
+            newest = await js.get_last_msg(checkpoint.stream, checkpoint.subject_of(batch, "*"))
+            revision = checkpoint.accepted_in(newest.data or b"").revision
+        except (NotFoundError, ValidationError):
+            continue
+        return revision.revises if revision else batch
+    return batch
 
 
 async def taken_numbers(js: JetStreamContext, root: str) -> list[int]:

@@ -76,7 +76,7 @@ async def plan_revision(
     """Reads the checkpoint of the wanted stage. Raises CannotRegenerate."""
     if not await is_known(js, wanted.batch):
         raise CannotRegenerate(unknown_batch(wanted.batch, await known_batches(js)))
-    root = await root_of(js, wanted.batch, wanted.stage or DEFAULT_STAGE)
+    root = await root_of(js, wanted.batch)
     taken = await taken_numbers(js, root)
     number = await _number(js, root, taken, wanted.number)
     revision = _revision(root, number, wanted)
