@@ -17,6 +17,7 @@ COMMANDS: dict[str, str] = {
     "demo": "The shipped word list from NATS subject to Anki deck, offline.",
     "up": "Run everything on this machine until it is stopped.",
     "submit": "Publish terms from files or standard input.",
+    "regenerate": "Make the cards of a batch anew, as a revision of it.",
     "check": "Read and validate terms without publishing them.",
     "status": "How far a batch is, what it cost, when it will be done.",
     "watch": "Follow the finished cards as they come.",

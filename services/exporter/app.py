@@ -61,14 +61,18 @@ async def _open_handler(connected: Connected) -> AsyncIterator[Handler]:
 
 
 async def _write_decks(store: Store, batch: str) -> None:
-    """A deck that can't be written is no reason to hold back that its batch is complete."""
+    """A deck that can't be written is no reason to hold back that its batch is complete.
+
+    A revision has no files of its own: those of the batch that it revises become newer.
+    """
     folder = settings.exporter.deck_dir
     if folder is None or not (await store.batch_totals(batch)).finished:
         return
+    root = await store.root_of(batch)
     for format_name in settings.exporter.deck_formats:
-        path = folder / f"{batch}.{format_name}"
+        path = folder / f"{root}.{format_name}"
         try:
-            await write_deck(format_name, store.cards_of_batch(batch), path)
+            await write_deck(format_name, store.cards_of_batch(root), path)
         except (PipelineError, OSError) as error:
             structlog.get_logger().error("deck.failed", path=str(path), error=str(error))
 

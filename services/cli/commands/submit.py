@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated
 
 import typer
 from nats.js import JetStreamContext
-from rich.progress import Progress
 
+from services.cli.bar import counting_bar
 from services.cli.common import (
     FAILED,
     DataOption,
     JsonOption,
     NatsOption,
-    err,
     fail,
     nats_url,
     print_json,
@@ -133,17 +130,10 @@ def check_names(batch: str | None, deck: str | None) -> None:
 async def _publish(
     js: JetStreamContext, batch: str, read: Submission, deck: str | None
 ) -> Publication:
-    with _publishing_bar(len(read.payloads)) as on_published:
+    with counting_bar("publishing", len(read.payloads)) as on_published:
         return await publish_submission(
             js, batch, read.payloads, deck=deck, now=datetime.now(UTC), on_published=on_published
         )
-
-
-@contextmanager
-def _publishing_bar(total: int) -> Iterator[Callable[[], None]]:
-    with Progress(console=err, disable=not err.is_terminal, transient=True) as progress:
-        task = progress.add_task("publishing", total=total)
-        yield lambda: progress.advance(task)
 
 
 def _report_nothing(batch: str, read: Submission, *, json: bool) -> None:

@@ -74,7 +74,7 @@ def show_outcome(outcome: Outcome) -> None:
             markup=False,
         )
     if outcome.status and outcome.dead:
-        _show_end(outcome.status, outcome.dead)
+        show_end(outcome.status, outcome.dead, deck=outcome.batch)
     elif publication.published:
         out.print(f"See how far it is: cardflow status {outcome.batch}", markup=False)
 
@@ -92,7 +92,8 @@ def show_problems(what: str, problems: list[Problem]) -> None:
         out.print(f"  … and {len(problems) - _SHOWN_PROBLEMS:,} more; --json lists all")
 
 
-def _show_end(status: BatchStatus, dead: DeadTerms) -> None:
+def show_end(status: BatchStatus, dead: DeadTerms, *, deck: str) -> None:
+    """What was waited for; `deck` is the batch whose deck holds the cards."""
     if not status.is_over:
         out.print(
             f"The time is up with {status.in_flight:,} terms in flight; they go on. "
@@ -110,6 +111,6 @@ def _show_end(status: BatchStatus, dead: DeadTerms) -> None:
         out.print(f"    {term}: {message}", markup=False)
     if status.is_over and status.finished:
         out.print(
-            f"Write the deck: cardflow export --batch {status.batch} -o {status.batch}.apkg",
+            f"Write the deck: cardflow export --batch {deck} -o {deck}.apkg",
             markup=False,
         )

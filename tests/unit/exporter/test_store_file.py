@@ -105,6 +105,13 @@ def foreign(path: Path) -> None:
     db.close()
 
 
+def foreign_of_version_1(path: Path) -> None:
+    foreign(path)
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+
+
 def newer(path: Path) -> None:
     foreign(path)
     with sqlite3.connect(path) as db:
@@ -116,8 +123,9 @@ def newer(path: Path) -> None:
     ("make", "message"),
     [
         (no_database, "is no SQLite file"),
-        (foreign, "its version is 0, expected 1"),
-        (newer, "its version is 2, expected 1"),
+        (foreign, f"its version is 0, expected {schema.VERSION}"),
+        (foreign_of_version_1, f"its version is 1, expected {schema.VERSION}"),
+        (newer, f"its version is {schema.VERSION + 1}, expected {schema.VERSION}"),
         (Path.mkdir, "can't be opened"),
     ],
 )
