@@ -86,3 +86,10 @@ async def replays_of(js: JetStreamContext, letter: Letter) -> int:
 
 async def count(js: JetStreamContext, stream: str) -> int:
     return (await js.stream_info(stream)).state.messages
+
+
+async def put_on_record(js: JetStreamContext, record: DeadLetter) -> str:
+    """What a stage leaves of a term of a cancelled batch; the subject."""
+    subject = topology.cancelled_subject(record.service, record.batch, record.letter_id)
+    await js.publish(subject, record.to_bytes())
+    return subject
