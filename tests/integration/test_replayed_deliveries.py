@@ -15,10 +15,12 @@ from services.ingest.handler import AcceptTerms, identify_submission
 from services.kernel import topology
 from services.kernel.contracts.identity import refusal_id
 from services.kernel.errors import PermanentError, ReplyRejected
+from services.kernel.holding import Holding
 from services.kernel.metrics import Metrics
 from services.kernel.stream.attempts import AttemptStore
 from services.kernel.stream.checkpoint import Checkpoint
 from services.kernel.stream.delivery import Delivery, Handler
+from services.kernel.stream.endings import Endings
 from services.kernel.stream.in_hand import InHand
 from services.kernel.stream.incoming import Incoming, Outgoing, identity_of_subject
 from services.kernel.stream.outgoing import Publisher
@@ -42,9 +44,10 @@ async def deliver(
         handle,
         publisher=Publisher(js, timeout_s=2),
         attempts=AttemptStore(await js.key_value(topology.ATTEMPTS.name), service),
-        next_checkpoint=Checkpoint(js, stream.name, subject_of),
+        endings=Endings(js, service, Checkpoint(js, stream.name, subject_of)),
         policy=QUICK,
         in_hand=InHand(metrics, ack_wait_s=20),
+        holding=Holding(lambda _reason: None),
         metrics=metrics,
         identify=identify_submission if service == "ingest" else identity_of_subject,
         jitter=lambda: 0.0,

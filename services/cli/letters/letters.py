@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from services.kernel import topology
 from services.kernel.contracts.dead_letter import DeadLetter
 from services.kernel.errors import PermanentError, SettingsError
+from services.kernel.stream.incoming import replay_count
 from services.kernel.stream.reading import messages_of, subjects_of
 
 _CANDIDATES_SHOWN: Final = 10
@@ -39,8 +40,7 @@ class Letter:
     @property
     def replays(self) -> int:
         """How often its message had been sent again when it was given up on."""
-        count = self.record.original_headers.get(topology.REPLAYS, "0")
-        return int(count) if count.isascii() and count.isdigit() else 0
+        return replay_count(self.record.original_headers)
 
     @property
     def is_discarded(self) -> bool:

@@ -24,6 +24,7 @@ from nats.js.errors import APIError, NotFoundError
 from services.cli.letters.letters import Letter
 from services.kernel import topology
 from services.kernel.errors import Outage
+from services.kernel.stream.incoming import replay_count
 from services.kernel.stream.outgoing import Publisher
 
 Replayed = Literal["replayed", "replayed_before", "sent_otherwise"]
@@ -65,14 +66,13 @@ async def replay(js: JetStreamContext, letter: Letter, *, payload: bytes | None 
 
 
 async def _make_way(
-    js: JetStreamContext, stream: str, subject: str, replay_count: int
+    js: JetStreamContext, stream: str, subject: str, replays: int
 ) -> RawStreamMsg | None:
     """Takes the old message off its subject; the one of this replay, when it stands there."""
     message = await _standing(js, stream, subject)
     if message is None:
         return None
-    count = (message.headers or {}).get(topology.REPLAYS, "0")
-    if count.isascii() and count.isdigit() and int(count) >= replay_count:
+    if replay_count(message.headers or {}) >= replays:
         return message
     await js.purge_stream(stream, subject=subject, seq=(message.seq or 0) + 1)
     return None
