@@ -241,6 +241,24 @@ async def _is_followed(js: JetStreamContext) -> bool:
     return len(await js.consumers_info("TERMS")) == 2
 
 
+async def test_a_stage_that_never_hears_is_not_waited_for_for_ever(js: JetStreamContext) -> None:
+    await begun(js)
+    await put_on_record(js, record_of(TERMS[1]))
+
+    async def deaf() -> None:
+        replays = 0
+        async for message in follow(js, "TERMS", "terms.accepted.b1.*", from_start=False):
+            replays = int((message.headers or {})[topology.REPLAYS])
+            await put_on_record(js, record_of(TERMS[1], replays=replays))
+
+    stage = asyncio.create_task(deaf())
+    await until(lambda: _is_followed(js))
+    waits = {"heard_s": 0.5, "heard_at_last_s": 1.0}
+    taken_up = await take_up_again(js, BATCH, at=NOON, per_second=100, **waits)
+    stage.cancel()
+    assert (taken_up.was_cancelled, taken_up.replayed, taken_up.failed) == (True, 0, 1)
+
+
 async def test_what_cannot_be_sent_again_stays_cancelled_and_is_told(
     js: JetStreamContext, cancel: Cancel
 ) -> None:

@@ -113,6 +113,7 @@ async def test_an_edited_event_goes_out_in_place_of_the_original(
         ("stage1", event_of("stage1", term_id="a" * 16), "its subject needs"),
         ("stage1", event_of("stage1", term="물"), "'물' is another term"),
         ("stage1", event_of("stage1", homonym=2), "is another term"),
+        ("stage1", event_of("stage1") + b" " * 524_288, "takes less than 524,288"),
     ],
 )
 async def test_an_edited_event_that_is_not_what_its_subject_names_is_refused(
@@ -187,6 +188,7 @@ async def test_a_second_edit_into_another_term_is_refused(js: JetStreamContext) 
         (b'{"term": "kniga"}', "not_korean"),
         (b'{"term": ', "not_json"),
         (REFUSED, "nothing was changed"),
+        (b" " * 65_536, "65,536 bytes"),
     ],
 )
 async def test_a_submission_that_would_be_refused_again_is_not_published(

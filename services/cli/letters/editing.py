@@ -30,6 +30,8 @@ from services.kernel.stream.outgoing import Publisher
 Edited = Literal["replaced", "replaced_before", "changed_meanwhile"] | Replayed
 
 _REPLACED: Final = "replaced by an edited submission: "
+_EVENT_MAX_BYTES: Final = topology.MIB // 2
+"""A server takes 1 MiB by default, and an event has some kilobytes."""
 
 
 class PayloadRefused(PermanentError):
@@ -64,7 +66,14 @@ async def replay_edited(
 
     Raises PayloadRefused, before anything is sent, and Outage.
     """
-    if letter.record.service == "ingest":
+    is_submission = letter.record.service == "ingest"
+    bound = topology.SUBMISSION_MAX_BYTES if is_submission else _EVENT_MAX_BYTES
+    if len(payload) >= bound:
+        raise PayloadRefused(
+            f"{letter.address}: the edited payload has {len(payload):,} bytes; the stream takes "
+            f"less than {bound:,}"
+        )
+    if is_submission:
         return await _replace_submission(js, letter, payload, at)
     _check_event(letter, payload)
     return await replay(js, letter, payload=payload)

@@ -68,7 +68,8 @@ async def take_up_again(
     """Undoes a cancellation and replays what was cancelled, paced. Twice is once. Raises Outage.
 
     A stage that has not heard of it cancels a replayed term once more, so the records are read
-    until there are none, for `heard_at_last_s` seconds at most; what is left counts as failed.
+    until there are none, for `heard_at_last_s` seconds after the first round at most; what is left
+    counts as failed.
     """
     clock = asyncio.get_running_loop().time
     was_cancelled = await _undo(js, batch, at)
@@ -76,16 +77,17 @@ async def take_up_again(
         await asyncio.sleep(heard_s)
     wanted = Wanted(batch=batch, cancelled=True)
     subjects: set[str] = set()
-    deadline = clock() + heard_at_last_s
+    deadline: float | None = None
     while letters := (await read_letters(js, wanted)).readable:
         was_cancelled = True
-        if clock() > deadline:
+        if deadline is not None and clock() > deadline:
             break
         outcomes = await act_on_each(js, letters, replay, per_second=per_second)
         subjects |= {letter.subject for letter in letters}
         if any(outcome.startswith(FAILURE) for outcome in outcomes):
             letters = (await read_letters(js, wanted)).readable
             break
+        deadline = deadline or clock() + heard_at_last_s
         await asyncio.sleep(heard_s)
     left = {letter.subject for letter in letters}
     return TakenUp(was_cancelled, replayed=len(subjects - left), failed=len(left))
