@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from running_pipeline import Pipeline, invented_words, running_pipeline, until
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(240)
 
-TERMS = 120
+TERMS = 80
 BATCH = "monday"
 FLAGS = ("--latency-ms", "700", "--jitter-ms", "100")
+SLOWLY = {"CARDFLOW_STAGE1__CONCURRENCY": "5"}
+"""So that a batch takes some twelve seconds, and commands meet it half done."""
 
 
 def status(pipeline: Pipeline) -> dict[str, Any]:
@@ -30,7 +32,7 @@ def finished(pipeline: Pipeline) -> list[dict[str, Any]]:
 def test_a_cancelled_batch_costs_nothing_more_and_goes_on_where_it_was(tmp_path: Path) -> None:
     words = tmp_path / "words.txt"
     words.write_text("\n".join(invented_words(TERMS)) + "\n")
-    with running_pipeline(tmp_path / "data", *FLAGS) as pipeline:
+    with running_pipeline(tmp_path / "data", *FLAGS, settings=SLOWLY) as pipeline:
         pipeline.run("submit", str(words), "--batch", BATCH)
         until(lambda: status(pipeline)["finished"] > 0, within_s=30, what="a few are finished")
 
