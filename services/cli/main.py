@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "regenerate": "Make the cards of a batch anew, as a revision of it.",
     "check": "Read and validate terms without publishing them.",
     "status": "How far a batch is, what it cost, when it will be done.",
+    "cancel": "Stop spending on a batch; what is finished stays.",
     "watch": "Follow the finished cards as they come.",
     "export": "Write a deck file from the store.",
     "dead-letters": "List, show, replay and discard what was given up on.",

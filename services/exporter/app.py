@@ -53,7 +53,8 @@ async def _open_handler(connected: Connected) -> AsyncIterator[Handler]:
         async def note_opened(message: Msg) -> None:
             reporter.changed(message.subject.split(".")[1])
 
-        await connected.nc.subscribe("dead.*.*.*", cb=note_dead_letter)
+        for subjects in ("dead.*.*.*", "cancelled.*.*.*"):
+            await connected.nc.subscribe(subjects, cb=note_dead_letter)
         await connected.nc.subscribe("batches.*.opened", cb=note_opened)
         task = asyncio.create_task(reporter.run())
         stack.callback(task.cancel)

@@ -44,6 +44,17 @@ _COLUMNS: Final = (
     "in_flight",
     "cost_usd",
 )
+_COLUMNS_WITH_CANCELLED: Final = (
+    "batch",
+    "state",
+    "accepted",
+    "finished",
+    "dead",
+    "cancelled",
+    "in_flight",
+    "cost_usd",
+)
+"""One column in place of another, so that the table still fits 80 characters."""
 
 
 @cli.command()
@@ -59,8 +70,9 @@ def status(
     """Show how far a batch is, what it cost, and when it will be done; or all batches.
 
     Derived from the streams at this moment. State: completed (all that was declared has ended
-    and is stored), running, or open (nothing is in flight, but its size was never declared).
-    eta_s is null while unknown and 0 when completed. Exit 1: there is no such batch.
+    and is stored), running, open (nothing is in flight, but its size was never declared),
+    cancelling (nothing more is begun) or cancelled (all of it has ended). eta_s is null while
+    unknown and 0 when all has ended. Exit 1: there is no such batch.
 
     \b
     cardflow status
@@ -106,12 +118,14 @@ def _show_all(statuses: list[BatchStatus], *, json: bool) -> None:
 
 def _overview(statuses: list[BatchStatus]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for name in _COLUMNS:
+    with_cancelled = any(each.cancelled for each in statuses)
+    columns = _COLUMNS_WITH_CANCELLED if with_cancelled else _COLUMNS
+    for name in columns:
         left = name in ("batch", "state")
         title = name.removesuffix("_usd").replace("_", " ")
         table.add_column(title, justify="left" if left else "right", overflow="fold")
     for each in statuses:
-        table.add_row(*(escape(_shown(each, name)) for name in _COLUMNS))
+        table.add_row(*(escape(_shown(each, name)) for name in columns))
     return table
 
 

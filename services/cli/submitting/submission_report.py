@@ -35,9 +35,11 @@ class Outcome:
 
     @property
     def is_whole(self) -> bool:
-        """All rows that could be sent are published and, if waited for, have ended."""
+        """All rows that could be sent are published and, if waited for, have ended uncancelled."""
         is_sent = self.publication.published == len(self.read.payloads)
-        return is_sent and (self.status is None or self.status.is_over)
+        if self.status is None:
+            return is_sent
+        return is_sent and self.status.is_over and not self.status.is_cancelled
 
     def as_json(self) -> dict[str, Any]:
         problems = [*self.read.unsendable, *self.read.refusals, *self.not_taken]
@@ -92,6 +94,16 @@ def show_problems(what: str, problems: list[Problem]) -> None:
         out.print(f"  … and {len(problems) - _SHOWN_PROBLEMS:,} more; --json lists all")
 
 
+def ending_of(status: BatchStatus) -> str:
+    """How the terms have ended, and what that cost."""
+    cancelled = f", {status.cancelled:,} cancelled" if status.cancelled else ""
+    return (
+        f"{status.finished:,} terms finished, {status.dead:,} dead{cancelled}; "
+        f"{status.calls:,} model calls, {status.cached:,} answers from the cache, "
+        f"${status.cost_usd:.6f}."
+    )
+
+
 def show_end(status: BatchStatus, dead: DeadTerms, *, deck: str) -> None:
     """What was waited for; `deck` is the batch whose deck holds the cards."""
     if not status.is_over:
@@ -100,10 +112,13 @@ def show_end(status: BatchStatus, dead: DeadTerms, *, deck: str) -> None:
             f"See how far: cardflow status {status.batch}",
             markup=False,
         )
-    out.print(
-        f"{status.finished:,} terms finished, {status.dead:,} dead; {status.calls:,} model calls, "
-        f"{status.cached:,} answers from the cache, ${status.cost_usd:.6f}."
-    )
+    if status.is_cancelled:
+        out.print(
+            f"Batch {status.batch} was cancelled: nothing more is spent on it. Taken up again it "
+            f"goes on: cardflow cancel {status.batch} --undo",
+            markup=False,
+        )
+    out.print(ending_of(status))
     for (service, reason), count in dead.by_reason.most_common():
         out.print(f"  {count:,} dead in {service}: {reason}", markup=False)
     for letter in dead.examples:

@@ -102,8 +102,10 @@ def status_bar(batch: str) -> Iterator[Callable[[BatchStatus], None]]:
 def figures(status: BatchStatus, rate: float) -> str:
     """What stands beside the bar; `rate` is in terms a second."""
     parts = [f"{status.dead} dead", f"{rate:.0f}/s", f"${status.cost_usd:.4f}"]
+    if status.cancelled:
+        parts.insert(1, f"{status.cancelled} cancelled")
     if status.eta_s:
-        parts.insert(2, f"eta {status.eta_s:.0f} s")
+        parts.insert(-1, f"eta {status.eta_s:.0f} s")
     return " · ".join(parts)
 
 

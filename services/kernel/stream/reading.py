@@ -146,7 +146,8 @@ async def last_message(js: JetStreamContext, stream: str, subject: str) -> bytes
 class BatchCounts:
     """Where a batch's terms are. `refused` are the dead letters of ingest, `dead_later` all others.
 
-    `ingested`: ingest has dealt with every submission of the batch.
+    `ingested`: ingest has dealt with every submission of the batch. `cancelled` are accepted terms
+    that nothing more is spent on.
     """
 
     submitted: int
@@ -156,6 +157,11 @@ class BatchCounts:
     refused: int
     dead_later: int
     ingested: bool
+    cancelled: int = 0
+
+    @property
+    def ended(self) -> int:
+        return self.finished + self.dead + self.cancelled
 
     @property
     def dead(self) -> int:
@@ -163,7 +169,7 @@ class BatchCounts:
 
     @property
     def in_flight(self) -> int:
-        return max(0, self.accepted - self.finished - self.dead_later)
+        return max(0, self.accepted - self.finished - self.dead_later - self.cancelled)
 
     @property
     def total(self) -> int:
@@ -186,6 +192,7 @@ async def count_batch(js: JetStreamContext, batch: str) -> BatchCounts:
     ingested = await _ingested(js, list(submitted))
     finished = await subjects_of(js, topology.CARDS.name, f"cards.finished.{batch}.*")
     dead = await subjects_of(js, topology.DEAD_LETTERS.name, f"dead.*.{batch}.*")
+    cancelled = await subjects_of(js, topology.DEAD_LETTERS.name, f"cancelled.*.{batch}.*")
     analyzed = await subjects_of(js, topology.ANALYSES.name, f"terms.analyzed.{batch}.*")
     accepted = await subjects_of(js, topology.TERMS.name, f"terms.accepted.{batch}.*")
     refused = sum(subject.startswith("dead.ingest.") for subject in dead)
@@ -198,6 +205,7 @@ async def count_batch(js: JetStreamContext, batch: str) -> BatchCounts:
         refused=refused,
         dead_later=len(dead) - refused,
         ingested=ingested,
+        cancelled=len(cancelled),
     )
 
 
