@@ -15,6 +15,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 from pydantic import ValidationError
 
+from services.cli.submitting.batch_status import cancellation_of
 from services.ingest.handler import read_submission
 from services.kernel import topology
 from services.kernel.contracts.analysis import TermAnalyzed
@@ -135,8 +136,8 @@ async def half_done(js: JetStreamContext, batch: str, root: str) -> tuple[int, i
 
     A publisher that was killed, or is still at work, has declared more than has arrived.
     """
-    opened = await _event(js, batch, "opened")
-    if opened is None or await _event(js, batch, "cancelled") is not None:
+    opened = await last_message(js, topology.BATCHES.name, topology.batch_subject(batch, "opened"))
+    if opened is None or await cancellation_of(js, batch) is not None:
         return None
     subject = topology.submit_subject(batch)
     expected = BatchOpened.model_validate_json(opened).expected
@@ -145,12 +146,6 @@ async def half_done(js: JetStreamContext, batch: str, root: str) -> tuple[int, i
     if arrived >= expected or (newest is not None and _revised_in(subject, newest) != root):
         return None
     return arrived, expected
-
-
-async def _event(
-    js: JetStreamContext, batch: str, event: Literal["opened", "cancelled"]
-) -> bytes | None:
-    return await last_message(js, topology.BATCHES.name, topology.batch_subject(batch, event))
 
 
 def _revised_in(subject: str, payload: bytes) -> str | None:
