@@ -35,6 +35,7 @@ from services.kernel.stream.incoming import Identity, Incoming, identity_of_subj
 from services.kernel.stream.outgoing import Publisher
 from services.kernel.stream.provision import consumer_config, provision
 from services.kernel.stream.retry import RetryPolicy
+from services.kernel.stream.watching import Watch
 
 _PULL_TIMEOUT_S = 5.0
 _PROVISIONING_POLL_S = 1.0
@@ -82,6 +83,7 @@ class Frame:
         self._settings = settings
         self._metrics = Metrics(service.name)
         self._in_hand = InHand(self._metrics, ack_wait_s=settings.nats.ack_wait_s)
+        self._watch = Watch(service.name, settings.nats)
         self._nc: Client | None = None
         self._deliver: Delivery | None = None
         self._open = AsyncExitStack()
@@ -191,9 +193,12 @@ class Frame:
 
     async def _started(self) -> None:
         for subscriber in self.broker.subscribers:
-            _note_fetched(subscriber, self._in_hand)
+            _note_fetched(subscriber, self._in_hand, self._watch.look_now)
         keep_alive = asyncio.create_task(self._in_hand.keep_alive())
         self._open.callback(keep_alive.cancel)
+        assert self._nc is not None  # noqa: S101
+        watch = asyncio.create_task(self._watch.run(self._nc.jetstream()))
+        self._open.callback(watch.cancel)
         self._not_ready = None
         self._log.info("service.started", concurrency=self._service.concurrency)
 
@@ -212,7 +217,12 @@ class Frame:
     async def _readiness(self) -> dict[str, str | None]:
         connected = self._nc is not None and self._nc.is_connected
         disconnected = None if connected else "not connected"
-        return {"nats": disconnected, **self._dependencies, self._service.name: self._not_ready}
+        return {
+            "nats": disconnected,
+            **self._watch.reasons(),
+            **self._dependencies,
+            self._service.name: self._not_ready,
+        }
 
     async def _on_error(self, error: Exception) -> None:
         # A denied publish shows up here only; to its sender it looks like a timeout.
@@ -236,7 +246,9 @@ async def _as_received(message: NatsMessage) -> Any:
     return message.raw_message
 
 
-def _note_fetched(subscriber: Any, in_hand: InHand) -> None:
+def _note_fetched(
+    subscriber: Any, in_hand: InHand, on_failed: Callable[[], None] = lambda: None
+) -> None:
     """Lets `in_hand` see what the pull loop fetches, so that a stop can give it back.
 
     FastStream drops fetched messages whose handler has not begun when it stops; they would wait
@@ -253,6 +265,7 @@ def _note_fetched(subscriber: Any, in_hand: InHand) -> None:
             return []
         except NATS_FAULTS as error:
             structlog.get_logger().warning("fetch.failed", error=repr(error))
+            on_failed()
             await asyncio.sleep(_FETCH_AGAIN_S)
             return []
         in_hand.fetched(messages)

@@ -12,8 +12,9 @@ from nats.js.errors import APIError, NotFoundError
 
 from services.kernel import topology
 from services.kernel.settings import NatsSettings
+from services.kernel.stream.drift import Drift
 from services.kernel.stream.outgoing import is_duplicate
-from services.kernel.stream.provision import Drift, provision
+from services.kernel.stream.provision import provision
 
 SETTINGS = NatsSettings(stream_max_mib=64)
 NAMES = [s.name for s in topology.STREAMS] + [f"KV_{b.name}" for b in topology.BUCKETS]
@@ -130,6 +131,7 @@ async def test_a_missing_stream_is_made_again_with_its_consumer(js: JetStreamCon
     assert told(await provision(js, SETTINGS)) == {
         ("stream", "CARDS", "exists"),
         ("consumer", "exporter", "exists"),
+        ("consumer", "stage2", "exists"),  # Made anew, so that it fills CARDS again.
     }
 
 
