@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import nats
+import psutil
 import pytest
 from nats.js import JetStreamContext
 from running_pipeline import Pipeline, invented_words, running_pipeline, until
@@ -28,6 +32,7 @@ SETTINGS = {
 }
 IDLE_SHARE = 0.5
 """Of a core, in a process whose consumer is missing. A fetch without a pause takes 0.76."""
+MEASURED_S = 2.0
 
 
 @dataclass
@@ -99,9 +104,9 @@ def test_a_deleted_consumer_is_made_again_and_nothing_is_paid_for_twice(
     [
         ("TERMS", "filled again by ingest"),
         ("ANALYSES", "filled again by stage1"),
-        ("CARDS", "filled again by stage2"),
         ("DEAD_LETTERS", "lost: what was given up on"),
         ("KV_CLAIMS", "claims of calls under way"),
+        ("CARDS", "filled again by stage2"),
     ],
 )
 def test_a_deleted_stream_is_filled_again_and_nothing_is_paid_for_twice(
@@ -114,6 +119,53 @@ def test_a_deleted_stream_is_filled_again_and_nothing_is_paid_for_twice(
     running.until_repaired(f" {stream}: created; ")
     assert told in running.log.read_text()
     assert_whole(running, batch)
+
+
+def test_without_the_supervisors_repair_no_process_spins_and_provision_repairs(
+    tmp_path: Path,
+) -> None:
+    settings = SETTINGS | {"CARDFLOW_NATS__WATCH_INTERVAL_S": "600"}
+    with running_pipeline(tmp_path / "data", *FLAGS, settings=settings) as pipeline:
+        running = Running(pipeline, tmp_path / "none.log")
+        running.submit("b1", tmp_path)
+        running.until_some_are_finished("b1")
+        processes = [psutil.Process(pipeline.pid_of(name)) for name in (*CONSUMERS, "nats-server")]
+        for consumer in CONSUMERS.values():
+            delete(pipeline, consumer.stream, consumer.durable)
+        assert busiest(processes) < IDLE_SHARE
+        for stream in ("ANALYSES", "CARDS"):
+            delete(pipeline, stream)
+        assert busiest(processes) < IDLE_SHARE
+        for service in pipeline.endpoints["services"]:
+            reasons = not_ready(service["http_url"])
+            assert "run `cardflow provision`" in reasons[f"consumer {service['name']}"]
+        assert "stream CARDS: created" in pipeline.run("provision")
+        until(lambda: running.status("b1").get("state") == "completed", within_s=60, what="its end")
+        assert running.status("b1")["finished"] == TERMS
+        assert pipeline.simulator()["calls"] == 2 * TERMS
+        for service in pipeline.endpoints["services"]:
+            until(
+                lambda url=service["http_url"]: not not_ready(url),
+                within_s=20,
+                what="all are ready again",
+            )
+
+
+def busiest(processes: list[psutil.Process]) -> float:
+    """The largest share of a core that one of the processes takes in the next two seconds."""
+    before = [sum(process.cpu_times()[:2]) for process in processes]
+    time.sleep(MEASURED_S)  # What is measured is a time.
+    after = [sum(process.cpu_times()[:2]) for process in processes]
+    return max(end - begin for begin, end in zip(before, after, strict=True)) / MEASURED_S
+
+
+def not_ready(http_url: str) -> dict[str, str]:
+    """What /readyz names as the reason; empty when all is well."""
+    try:
+        with urllib.request.urlopen(f"{http_url}/readyz", timeout=5):
+            return {}
+    except urllib.error.HTTPError as error:
+        return dict(json.load(error)["dependencies"])
 
 
 def assert_whole(running: Running, batch: str) -> None:

@@ -51,9 +51,8 @@ class Drift:
         if self.is_missing:
             return f"{self.kind} {self.name}: {'created' if self.changed else 'missing'}{note}"
         done = "changed to" if self.changed else "should be"
-        return (
-            f"{self.kind} {self.name}: {self.setting} is {self.found}, {done} {self.wanted}{note}"
-        )
+        wanted = getattr(self.wanted, "value", self.wanted)
+        return f"{self.kind} {self.name}: {self.setting} is {self.found}, {done} {wanted}{note}"
 
 
 def differing(wanted: Any, found: Any, *, bounds: bool = True) -> list[tuple[str, Any, Any]]:

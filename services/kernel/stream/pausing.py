@@ -54,9 +54,12 @@ async def consumer_state(js: JetStreamContext, service: ServiceName) -> Consumer
     subject = f"CONSUMER.INFO.{consumer.stream}.{consumer.durable}"
     info: dict[str, Any] = await js._api_request(f"{js._prefix}.{subject}")  # noqa: SLF001
     config = info["config"]
+    now = datetime.fromisoformat(info["ts"]) if "ts" in info else datetime.now(UTC)
     until = datetime.fromisoformat(config["pause_until"]) if info.get("paused") else None
+    if until is not None and until <= now + _WAKING:
+        until = None  # It is being resumed.
     return ConsumerState(
-        now=datetime.fromisoformat(info["ts"]) if "ts" in info else datetime.now(UTC),
+        now=now,
         paused_until=until,
         waiting=info.get("num_pending", 0),
         in_hand=info.get("num_ack_pending", 0),
