@@ -121,6 +121,9 @@ async def _make_tables(db: aiosqlite.Connection) -> None:
         while (version := await _version(db)) != schema.VERSION:
             for statement in schema.MIGRATIONS[version]:
                 await db.execute(statement)
+        # A real write. Where the disk is read-only SQLite opens the file for reading, and begins
+        # a transaction; such a connection could not write when the disk is writable again.
+        await db.execute(f"PRAGMA user_version = {schema.VERSION}")
 
 
 async def _check_version(db: aiosqlite.Connection, path: Path, *, read_only: bool) -> None:

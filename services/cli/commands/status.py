@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 from nats.js import JetStreamContext
@@ -20,6 +20,7 @@ from services.cli.common import (
     out,
     print_json,
 )
+from services.cli.machine.pauses import pauses_as_json, pauses_line
 from services.cli.session import reported, with_jetstream
 from services.cli.submitting.batch_status import (
     FIELDS,
@@ -29,6 +30,7 @@ from services.cli.submitting.batch_status import (
     known_batches,
     unknown_batch,
 )
+from services.kernel.stream.pausing import Paused, paused_services
 
 cli = typer.Typer(add_completion=False)
 
@@ -72,7 +74,9 @@ def status(
     Derived from the streams at this moment. State: completed (all that was declared has ended
     and is stored), running, open (nothing is in flight, but its size was never declared),
     cancelling (nothing more is begun) or cancelled (all of it has ended). eta_s is null while
-    unknown and 0 when all has ended. Exit 1: there is no such batch.
+    unknown and 0 when all has ended. `paused`, the same on every batch, holds each paused service
+    with the end of its pause, or null for one that lasts until `cardflow resume`. Exit 1: there is
+    no such batch.
 
     \b
     cardflow status
@@ -81,35 +85,42 @@ def status(
     with reported():
         url = nats_url(data, nats)
     if batch is None:
-        statuses = with_jetstream(url, _all)
-        _show_all(statuses, json=json)
-        return
-    one = with_jetstream(url, lambda js: _one(js, batch))
-    if json:
-        print_json(one.as_json())
+        statuses, paused = with_jetstream(url, _all)
+        _show_all(statuses, paused, json=json)
     else:
-        out.print(_details(one))
+        one, paused = with_jetstream(url, lambda js: _one(js, batch))
+        if json:
+            print_json(_as_json(one, paused))
+        else:
+            out.print(_details(one))
+    if paused and not json:
+        out.print(pauses_line(paused), markup=False)
 
 
-async def _one(js: JetStreamContext, batch: str) -> BatchStatus:
+def _as_json(status: BatchStatus, paused: Paused) -> dict[str, Any]:
+    return {**status.as_json(), "paused": pauses_as_json(paused)}
+
+
+async def _one(js: JetStreamContext, batch: str) -> tuple[BatchStatus, Paused]:
     if not await is_known(js, batch):
         fail(unknown_batch(batch, await known_batches(js)), code=FAILED)
-    return await batch_status(js, batch)
+    return await batch_status(js, batch), await paused_services(js)
 
 
-async def _all(js: JetStreamContext) -> list[BatchStatus]:
+async def _all(js: JetStreamContext) -> tuple[list[BatchStatus], Paused]:
     slots = asyncio.Semaphore(_AT_ONCE)
 
     async def one(batch: str) -> BatchStatus:
         async with slots:
             return await batch_status(js, batch)
 
-    return list(await asyncio.gather(*map(one, await known_batches(js))))
+    statuses = list(await asyncio.gather(*map(one, await known_batches(js))))
+    return statuses, await paused_services(js)
 
 
-def _show_all(statuses: list[BatchStatus], *, json: bool) -> None:
+def _show_all(statuses: list[BatchStatus], paused: Paused, *, json: bool) -> None:
     if json:
-        print_json([each.as_json() for each in statuses])
+        print_json([_as_json(each, paused) for each in statuses])
     elif not statuses:
         out.print("There are no batches yet; `cardflow submit FILE` makes one.")
     else:

@@ -187,7 +187,9 @@ async def count_batch(js: JetStreamContext, batch: str) -> BatchCounts:
 
     Each figure is exact; together they are a moment apart, read in the order in which no term can
     seem to have ended that has not: what comes first in a term's walk is counted last.
+    Raises NotFoundError while a stream is missing: without it terms would seem to have ended.
     """
+    await _need_streams(js)
     submitted = await _submissions(js, batch)
     ingested = await _ingested(js, list(submitted))
     finished = await subjects_of(js, topology.CARDS.name, f"cards.finished.{batch}.*")
@@ -207,6 +209,12 @@ async def count_batch(js: JetStreamContext, batch: str) -> BatchCounts:
         ingested=ingested,
         cancelled=len(cancelled),
     )
+
+
+async def _need_streams(js: JetStreamContext) -> None:
+    answer = await js._api_request(f"{js._prefix}.STREAM.NAMES", b'{"offset": 0}')  # noqa: SLF001
+    if missing := {s.name for s in topology.STREAMS} - set(answer.get("streams") or ()):
+        raise NotFoundError(description=f"missing: {', '.join(sorted(missing))}")
 
 
 def submission_subjects(batch: str) -> list[str]:

@@ -57,6 +57,15 @@ async def test_a_locked_file_is_a_transient_error_and_can_still_be_read(path: Pa
         assert len(await batch(store)) == 2
 
 
+async def test_a_store_that_turned_read_only_passes(store: Store) -> None:
+    await store._all("PRAGMA query_only = ON")
+    with pytest.raises(TransientError, match="read-only: make the file and its folder writable"):
+        await store.put([finished("물")])
+    await store._all("PRAGMA query_only = OFF")
+    await store.put([finished("물")])
+    assert len(await batch(store)) == 1
+
+
 async def test_what_was_put_is_there_after_opening_again(path: Path) -> None:
     async with Store.open(path) as store:
         await store.put([finished()])
