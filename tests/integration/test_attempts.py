@@ -26,6 +26,7 @@ PRINT = "f" * 64
 
 @dataclass(frozen=True)
 class Paid:
+    call_id: str | None = None
     model: str = "m/1"
     generation_id: str | None = "gen-1"
     usage: Usage = field(default_factory=lambda: Usage(cost_usd=Decimal("0.002")))
@@ -302,16 +303,18 @@ class LosingWrites:
         raise TimeoutError
 
 
+@pytest.mark.parametrize("redelivered", [True, False])
 async def test_an_answer_in_the_cache_settles_the_call_that_paid_for_it(
-    bucket: KeyValue,
+    redelivered: bool, bucket: KeyValue
 ) -> None:
-    await opened(bucket).begin(PRINT)
+    paid_for = Paid(call_id=await opened(bucket).begin(PRINT))
     later = opened(bucket)
-    await later.reopen()
-    await later.mark_started()
-    assert await later.recover(PRINT, Paid())
-    assert not await later.recover(PRINT, Paid())
-    first, _mark = (await recorded(bucket)).attempts
+    if redelivered:
+        await later.reopen()
+        await later.mark_started()
+    assert await later.recover(paid_for)
+    assert not await later.recover(paid_for)
+    first = (await recorded(bucket)).attempts[0]
     assert (first.outcome, first.cost_usd, first.generation_id, first.model) == (
         "billed",
         Decimal("0.002"),
@@ -320,12 +323,25 @@ async def test_an_answer_in_the_cache_settles_the_call_that_paid_for_it(
     )
 
 
-async def test_an_answer_that_others_paid_for_settles_nothing(bucket: KeyValue) -> None:
-    await opened(bucket).begin("another fingerprint")
+@pytest.mark.parametrize("call_id", ["another", "", None])
+async def test_an_answer_that_others_paid_for_settles_nothing(
+    call_id: str | None, bucket: KeyValue
+) -> None:
+    await opened(bucket).begin(PRINT)
     later = opened(bucket)
     await later.reopen()
-    assert not await later.recover(PRINT, Paid())
+    assert not await later.recover(Paid(call_id=call_id))
     assert await outcomes(bucket) == ["started"]
+
+
+async def test_an_answer_in_the_cache_makes_no_card_of_a_term_that_has_ended(
+    bucket: KeyValue,
+) -> None:
+    """Its stream is delivered again from the start, and another batch has paid for the same."""
+    await opened(bucket).fail("PermanentError: moderated")
+    with pytest.raises(AlreadyDone):
+        await opened(bucket, done=True).recover(Paid(call_id="another"))
+    assert not await opened(bucket, max_attempts=1).recover(Paid(call_id="another"))
 
 
 async def test_a_mark_is_taken_back_and_a_call_is_not(bucket: KeyValue) -> None:

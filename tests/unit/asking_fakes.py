@@ -106,9 +106,10 @@ class MemoryLedger:
     def last(self) -> Attempt:
         return self.history.attempts[-1]
 
-    async def begin(self, fingerprint: str) -> None:
+    async def begin(self, fingerprint: str) -> str:
         self._journal.append("begin")
-        self._store([*self.history.attempts, started(fingerprint)])
+        self._store([*self.history.attempts, started(fingerprint, f"call-{self.used + 1}")])
+        return self.last.id
 
     async def settle(
         self, outcome: Outcome, *, paid_for: Completion | None = None, error: str | None = None
@@ -127,11 +128,11 @@ class MemoryLedger:
             }
         self._store([*self.history.attempts[:-1], self.last.model_copy(update=settled)])
 
-    async def recover(self, fingerprint: str, completion: Completion) -> bool:
+    async def recover(self, completion: Completion) -> bool:
         self._journal.append("recover")
         attempts = list(self.history.attempts)
         for index, attempt in enumerate(attempts):
-            if attempt.outcome == "started" and attempt.fingerprint == fingerprint:
+            if attempt.outcome == "started" and attempt.id == completion.call_id:
                 settled = {"outcome": "billed", "cost_usd": completion.usage.cost_usd}
                 attempts[index] = attempt.model_copy(update=settled)
                 self._store(attempts)
@@ -143,8 +144,8 @@ class MemoryLedger:
         self.history = AttemptHistory.model_validate_json(history.to_bytes())
 
 
-def started(fingerprint: str) -> Attempt:
-    return Attempt(outcome="started", fingerprint=fingerprint, started_at=NOON)
+def started(fingerprint: str, id_: str) -> Attempt:
+    return Attempt(id=id_, outcome="started", fingerprint=fingerprint, started_at=NOON)
 
 
 class FakeTime:

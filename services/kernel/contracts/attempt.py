@@ -21,7 +21,7 @@ class Attempt(Contract):
     failure without any call. `id` tells a record's attempts apart; older ones have none.
     """
 
-    id: str | None = None
+    id: str = ""
     replay: int = Field(default=0, ge=0)
     outcome: Outcome
     times: int = Field(default=1, ge=1)

@@ -116,7 +116,7 @@ class Asker:
                 looked_at = self._clock()
                 hit = await self._from_cache(request, parse)
         completion, reply = hit
-        return completion, reply, not await ledger.recover(request.fingerprint, completion)
+        return completion, reply, not await ledger.recover(completion)
 
     async def _from_cache(
         self, request: CompletionRequest, parse: Parse[ReplyT]

@@ -43,14 +43,19 @@ class Ledger(Protocol):
     @property
     def used(self) -> int: ...
 
-    async def begin(self, fingerprint: str) -> None: ...
+    async def begin(self, fingerprint: str) -> str:
+        """The id of the attempt."""
+        ...
 
     async def settle(
         self, outcome: Outcome, *, paid_for: Completion | None = ..., error: str | None = ...
     ) -> None: ...
 
-    async def recover(self, fingerprint: str, completion: Completion) -> bool:
-        """Settles a call whose process died after its answer was put into the cache."""
+    async def recover(self, completion: Completion) -> bool:
+        """Settles the call that a completion in the cache came from, if it is one of this term.
+
+        Then its process died before it could. Raises AlreadyDone for a term that has ended.
+        """
         ...
 
 
@@ -85,9 +90,9 @@ class Caller:
         """The completion and its reply, for whoever holds the claim. Waits while throttled."""
         while True:
             await self._rate_limit.permit()
-            await ledger.begin(request.fingerprint)
+            call_id = await ledger.begin(request.fingerprint)
             try:
-                return await self._call_once(request, parse, ledger, claim)
+                return await self._call_once(request, parse, ledger, claim, call_id)
             except Throttled as error:
                 self._metrics.called("throttled")
                 self._note_trouble(str(error) if isinstance(error, ProviderBlocked) else None)
@@ -103,6 +108,7 @@ class Caller:
         parse: Parse[ReplyT],
         ledger: Ledger,
         claim: Claim,
+        call_id: str,
     ) -> tuple[Completion, ReplyT]:
         completion = await self._complete(request, ledger)
         try:
@@ -111,7 +117,8 @@ class Caller:
             await self._settle_billed(ledger, completion, error=_story(error))
             raise
         # In this order: who dies in between finds the answer in the cache and settles then.
-        await self._holding.until_written(lambda: self._cache.put(request.fingerprint, completion))
+        kept = completion.model_copy(update={"call_id": call_id})
+        await self._holding.until_written(lambda: self._cache.put(request.fingerprint, kept))
         await self._settle_billed(ledger, completion, claim=claim)
         return completion, reply
 

@@ -11,13 +11,17 @@ from services.kernel.llm.prompt import CompletionRequest
 
 
 class Completion(Contract):
-    """One answer of a model: the text, and who served it at what cost."""
+    """One answer of a model: the text, and who served it at what cost.
+
+    `call_id` is the id of the attempt that asked for it, once it is kept.
+    """
 
     text: str
     model: str
     provider: str
     generation_id: str | None = None
     usage: Usage = Usage()
+    call_id: str | None = None
 
 
 class UnfitCompletion(ReplyRejected):

@@ -47,7 +47,7 @@ def _taken_over(attempt: Attempt) -> Attempt:
     return attempt.model_copy(update={"outcome": "uncertain", "error": _TAKEN_OVER})
 
 
-def settled(attempts: Attempts, own: str | None, settlement: dict[str, Any]) -> Attempts:
+def settled(attempts: Attempts, own: str, settlement: dict[str, Any]) -> Attempts:
     return tuple(
         attempt.model_copy(update=_late(attempt, settlement)) if attempt.id == own else attempt
         for attempt in attempts
@@ -85,5 +85,5 @@ def failed(attempts: Attempts, own: str, error: str, now: datetime) -> Attempts:
     return tuple(ended(attempt) if attempt.id == own else attempt for attempt in attempts)
 
 
-def _has(attempts: Attempts, id_: str | None) -> bool:
+def _has(attempts: Attempts, id_: str) -> bool:
     return any(attempt.id == id_ for attempt in attempts)

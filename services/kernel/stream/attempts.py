@@ -41,7 +41,10 @@ class AlreadyDone(PipelineError):
 
 
 class PaidFor(Protocol):
-    """What the ledger records of a completion."""
+    """What the ledger records of a completion; `call_id` is the attempt that it came from."""
+
+    @property
+    def call_id(self) -> str | None: ...
 
     @property
     def model(self) -> str: ...
@@ -113,8 +116,7 @@ class AttemptLedger:
         await self._check_open()
 
     async def _check_open(self) -> None:
-        if await self._has_ended():
-            raise AlreadyDone(f"{self._identity.batch}/{self._identity.id} has ended")
+        await self._check_ended()
         if self.used >= self._max_attempts and not self._is_answered():
             raise PermanentError(
                 f"given up after {self.used} attempts that ended without an answer; "
@@ -122,13 +124,17 @@ class AttemptLedger:
                 reason="attempts_used_up",
             )
 
+    async def _check_ended(self) -> None:
+        if await self._has_ended():
+            raise AlreadyDone(f"{self._identity.batch}/{self._identity.id} has ended")
+
     async def mark_started(self) -> None:
         """Counts an attempt before any work: what kills its process each time runs out of them."""
         if self._open is None:
             await self._append(self._new())
 
-    async def begin(self, fingerprint: str) -> None:
-        """Records a call before it is sent.
+    async def begin(self, fingerprint: str) -> str:
+        """Records a call before it is sent; its id.
 
         Raises BatchCancelled when nothing more may be spent, and what `reopen` raises.
         """
@@ -138,13 +144,14 @@ class AttemptLedger:
         if not self._record.is_known:
             if await self._record.create(call):
                 self._open = call.id
-                return
+                return call.id
             await self._record.load()
             if not self._has(call):  # It may be there all the same: the answer was lost.
                 await self._check_open()
         marked = self._open if self._current_fingerprint() is None else None
         await self._record.change(lambda attempts: begun(attempts, call, marked))
         self._open = call.id
+        return call.id
 
     async def settle(
         self, outcome: Outcome, *, paid_for: PaidFor | None = None, error: str | None = None
@@ -158,20 +165,21 @@ class AttemptLedger:
         else:
             await self._record.change(lambda attempts: settled(attempts, own, settlement))
 
-    async def recover(self, fingerprint: str, completion: PaidFor) -> bool:
-        """Settles a call of an earlier delivery that died after its answer was put in the cache.
+    async def recover(self, completion: PaidFor) -> bool:
+        """Settles the call of an earlier delivery that died after its answer was put in the cache.
 
-        Only redelivered messages have such calls, and their history is loaded.
+        False when the answer is somebody else's: then a call that is open here stays uncertain.
+        Raises AlreadyDone when the term has ended: its message is not always marked as redelivered.
         """
-        calls = [
-            attempt.id
-            for attempt in self.history.attempts
-            if attempt.outcome == "started" and attempt.fingerprint == fingerprint and attempt.id
-        ]
-        if not calls:
+        if not self._record.is_known:
+            await self._record.load()
+            if self.history.attempts:
+                await self._check_ended()
+        own = [a for a in self.history.attempts if a.id and a.id == completion.call_id]
+        if not own or own[0].outcome != "started":
             return False
         settlement = _settlement("billed", completion, None)
-        await self._record.change(lambda attempts: settled(attempts, calls[0], settlement))
+        await self._record.change(lambda attempts: settled(attempts, own[0].id, settlement))
         return True
 
     async def fail(self, error: str) -> None:

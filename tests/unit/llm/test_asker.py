@@ -117,12 +117,32 @@ async def test_a_second_ask_for_the_same_is_served_from_the_cache() -> None:
 async def test_a_call_whose_process_died_after_its_answer_is_recovered_as_paid() -> None:
     asking = Asking()
     key = fingerprint(asking)
-    asking = Asking(earlier=[started(key)])
-    asking.cache.completions[key] = completion("kept", cost_usd="0.004")
+    asking = Asking(earlier=[started(key, "call-1")])
+    kept = completion("kept", cost_usd="0.004").model_copy(update={"call_id": "call-1"})
+    asking.cache.completions[key] = kept
     provenance = (await asked(asking)).provenance
     assert (provenance.cached, provenance.calls) == (False, 1)
     assert provenance.cost_usd == Decimal("0.004")
     assert asking.provider.requests == []
+
+
+async def test_an_open_call_does_not_take_the_answer_that_somebody_else_paid_for() -> None:
+    """Its own answer was never seen; another batch asked for the same, and was answered."""
+    asking = Asking()
+    key = fingerprint(asking)
+    asking = Asking(earlier=[started(key, "call-1")])
+    theirs = completion("theirs").model_copy(update={"call_id": "another"})
+    asking.cache.completions[key] = theirs
+    provenance = (await asked(asking)).provenance
+    assert (provenance.cached, provenance.cost_usd) == (True, 0)
+    assert asking.ledger.last.outcome == "started"
+
+
+async def test_what_is_kept_names_the_call_that_it_came_from() -> None:
+    asking = Asking(completion("yes"))
+    await asked(asking)
+    [kept] = asking.cache.completions.values()
+    assert kept.call_id == asking.ledger.last.id
 
 
 async def test_an_unfit_cached_completion_is_a_miss_and_is_replaced() -> None:
