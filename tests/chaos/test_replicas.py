@@ -1,4 +1,4 @@
-"""Replicas that are ended at random moments, with and without warning, while a batch passes."""
+"""Replicas that are ended or stopped at random moments while a batch passes."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from services.kernel.settings import KernelSettings
 pytestmark = [pytest.mark.chaos]
 
 LATENCY_MS = 20
+ACK_WAIT_S = 3
 CALL_ENDS_S = 5 * LATENCY_MS / 1000
 """By then every call of a living replica has ended."""
 _WORK_WITHIN_S = 0.5
@@ -38,6 +39,7 @@ SETTINGS = {
     # Few at once, so that a portion of the batch is under way for some time.
     "CARDFLOW_STAGE1__CONCURRENCY": "3",
     "CARDFLOW_STAGE2__CONCURRENCY": "3",
+    "CARDFLOW_NATS__ACK_WAIT_S": str(ACK_WAIT_S),
     # A term may meet many kills; here none is to be given up for that.
     "CARDFLOW_RETRY__MAX_ATTEMPTS": "20",
 }
@@ -113,6 +115,38 @@ def test_sigterm_of_random_replicas_ends_each_in_order_and_repeats_no_call(
     assert codes == [0] * size.ends
     assert max(seconds) < KernelSettings().grace_s
     assert evidence.uncertain == 0
+
+
+@sizes(Size(60, 1, 40), Size(600, 10, 120))
+def test_a_replica_that_stands_still_for_longer_than_its_claims_pays_for_nothing_in_silence(
+    data: Path, seed: int, dice: random.Random, size: Size
+) -> None:
+    """P1, P2; P3: others make the calls again that it had in flight, and no more. When it wakes up
+    with an answer of its own, both are in the books: one as billed, the other as uncertain.
+    """
+    terms = words(seed + 2, size.terms)
+    in_flight: set[OpenCall] = set()
+    with running_pipeline(data, *FLAGS, settings=SETTINGS) as pipeline:
+        for portion in _portions(pipeline, "still", terms, size.ends):
+            sleepers = [r for r in pipeline.replicas() if r.label in ("stage1-1", "stage2-1")]
+            publish_terms(pipeline.nats_url, "still", portion)
+            for sleeper in sleepers:
+                _wait_for_work(sleeper)
+                os.kill(sleeper.pid, signal.SIGSTOP)
+            try:
+                time.sleep(CALL_ENDS_S)
+                in_flight |= open_calls(pipeline.nats_url)
+                time.sleep(dice.uniform(1.5, 2.5) * ACK_WAIT_S)
+            finally:
+                for sleeper in sleepers:
+                    os.kill(sleeper.pid, signal.SIGCONT)
+        wait_until_completed(pipeline, "still", within_s=size.end_s)
+        evidence = assert_promises(pipeline, "still", terms, in_flight_at_kills=len(in_flight))
+        assert pipeline.deaths() == []
+    assert in_flight, "nobody had a call under way when it was stopped"
+    record_figures(
+        f"stages stand still {size.ends} times", evidence, seed=seed, in_flight=len(in_flight)
+    )
 
 
 def _portions(
