@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -36,11 +36,19 @@ class Replica:
 class Pipeline:
     """One `cardflow up` on a folder, and the command line to talk to it.
 
-    `printed` are the lines that all its supervisors wrote so far, their logs too.
+    `printed` are the lines that all its supervisors wrote so far. What they log themselves is
+    among them, unless `log` names a file for it.
     """
 
-    def __init__(self, data: Path, *flags: str, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *flags: str,
+        settings: Mapping[str, str] | None = None,
+        log: Path | None = None,
+    ) -> None:
         self.data = data
+        self._log = log
         self._flags = flags
         self._settings = settings or {}
         self._process: subprocess.Popen[str] | None = None
@@ -50,13 +58,15 @@ class Pipeline:
     def start(self) -> None:
         """Returns when it printed `ready`."""
         command = [*cardflow("up", "--data", str(self.data)), *self._flags]
-        self._process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environment() | self._settings,
-        )
+        with ExitStack() as files:
+            errors = files.enter_context(self._log.open("ab")) if self._log else subprocess.STDOUT
+            self._process = subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=environment() | self._settings,
+            )
         assert self._process.stdout is not None
         printed_before = len(self.printed)
         for line in self._process.stdout:
@@ -149,9 +159,12 @@ class Pipeline:
 
 @contextmanager
 def running_pipeline(
-    data: Path, *flags: str, settings: Mapping[str, str] | None = None
+    data: Path,
+    *flags: str,
+    settings: Mapping[str, str] | None = None,
+    log: Path | None = None,
 ) -> Iterator[Pipeline]:
-    pipeline = Pipeline(data, *flags, settings=settings)
+    pipeline = Pipeline(data, *flags, settings=settings, log=log)
     pipeline.start()
     try:
         yield pipeline

@@ -11,6 +11,7 @@ from services.kernel.llm.opening import open_asker
 from services.kernel.settings import load_settings, resolve_provider
 from services.kernel.stream.checkpoint import Checkpoint
 from services.kernel.stream.delivery import Handler
+from services.stage1.analyses import AnalysesOnStream
 from services.stage1.handler import AnalyzeTerms
 from services.stage1.settings import Stage1Settings
 
@@ -20,9 +21,14 @@ settings = load_settings(Stage1Settings)
 @asynccontextmanager
 async def _open_handler(connected: Connected) -> AsyncIterator[Handler]:
     async with open_asker(
-        connected.js, settings, settings.stage1, connected.metrics, connected.dependencies
+        connected.js,
+        settings,
+        settings.stage1,
+        connected.metrics,
+        connected.dependencies,
+        connected.holding,
     ) as asker:
-        yield AnalyzeTerms(asker)
+        yield AnalyzeTerms(asker, AnalysesOnStream(connected.js))
 
 
 app = service_app(
@@ -33,6 +39,7 @@ app = service_app(
             js, topology.ANALYSES.name, topology.analyzed_subject
         ),
         concurrency=settings.stage1.concurrency,
+        spends=True,
         check_settings=lambda: resolve_provider(settings),
     ),
     settings,

@@ -40,12 +40,18 @@ def dead_letter(
         original_subject=incoming.subject,
         original_headers=dict(incoming.headers),
         original_payload=incoming.data,
-        first_at=incoming.published_at,
+        first_at=incoming.first_at,
         last_at=datetime.now(UTC),
     )
 
 
+CANCELLED = "cancelled"
+"""The reason on the record of a term whose batch was cancelled."""
+
+
 def subject_of(letter: DeadLetter) -> str:
+    if letter.reason == CANCELLED:
+        return topology.cancelled_subject(letter.service, letter.batch, letter.letter_id)
     return topology.dead_subject(letter.service, letter.batch, letter.letter_id)
 
 

@@ -29,12 +29,29 @@ class Incoming:
     @property
     def replay(self) -> int:
         """How often a person sent this message again."""
-        value = self.headers.get(topology.REPLAYS, "0")
-        return int(value) if value.isascii() and value.isdigit() else 0
+        return replay_count(self.headers)
+
+    @property
+    def first_at(self) -> datetime:
+        """When the message first stood on its stream, over all replays.
+
+        What is no moment with an offset says nothing: anybody may publish a header.
+        """
+        try:
+            named = datetime.fromisoformat(self.headers.get(topology.FIRST_AT, ""))
+        except ValueError:
+            return self.published_at
+        return self.published_at if named.tzinfo is None else min(named, self.published_at)
 
     @property
     def redelivered(self) -> bool:
         return self.deliveries > 1
+
+
+def replay_count(headers: Mapping[str, str]) -> int:
+    """What the header says; 0 for none, and for what is no number."""
+    value = headers.get(topology.REPLAYS, "0")
+    return int(value) if value.isascii() and value.isdigit() else 0
 
 
 @dataclass(frozen=True)
