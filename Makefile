@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint types unit reference lock clean
+.PHONY: help install demo test lint types unit chaos reference lock clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ types: install
 
 unit: install
 	$(BIN)/python -m pytest -n 4 --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+chaos: install ## the long chaos tests, most of an hour; CHAOS_FIGURES=FILE collects their figures
+	$(BIN)/python -m pytest tests/chaos -m long -s
 
 reference: install ## write docs/reference anew
 	$(BIN)/python -c 'from services.cli.commands.settings import settings_page; print(settings_page(), end="")' > docs/reference/settings.md

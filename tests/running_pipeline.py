@@ -7,20 +7,37 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 READY_S = 60.0
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One service process, as endpoints.json names it."""
+
+    name: str
+    number: int
+    pid: int
+    http_url: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}-{self.number}"
 
 
 class Pipeline:
     """One `cardflow up` on a folder, and the command line to talk to it.
 
-    `log`: where what it logs itself goes; else it goes unread.
+    `printed` are the lines that all its supervisors wrote so far. What they log themselves is
+    among them, unless `log` names a file for it.
     """
 
     def __init__(
@@ -35,6 +52,8 @@ class Pipeline:
         self._flags = flags
         self._settings = settings or {}
         self._process: subprocess.Popen[str] | None = None
+        self._listener: threading.Thread | None = None
+        self.printed: list[str] = []
 
     def start(self) -> None:
         """Returns when it printed `ready`."""
@@ -49,22 +68,32 @@ class Pipeline:
                 env=environment() | self._settings,
             )
         assert self._process.stdout is not None
-        printed = []
+        printed_before = len(self.printed)
         for line in self._process.stdout:
-            printed.append(line)
+            self.printed.append(line)
             if line.strip() == "ready":
+                self._listener = threading.Thread(target=self._listen, args=(self._process.stdout,))
+                self._listener.start()
                 return
         self._process.stdout.close()
         self._process.wait()
         self._process = None
-        raise AssertionError("cardflow up ended before it was ready:\n" + "".join(printed))
+        printed = "".join(self.printed[printed_before:])
+        raise AssertionError(f"cardflow up ended before it was ready:\n{printed}")
+
+    def _listen(self, output: IO[str]) -> None:
+        """A pipe that nobody reads would stop the supervisor once it is full."""
+        for line in output:
+            self.printed.append(line)  # One by one: others look at it meanwhile.
 
     def stop(self, number: int = signal.SIGTERM, *, within_s: float = 40) -> int:
         """Sends the signal to the supervisor; its exit code."""
         assert self._process is not None
         self._process.send_signal(number)
         assert self._process.stdout is not None
+        assert self._listener is not None
         code = self._process.wait(within_s)
+        self._listener.join()
         self._process.stdout.close()
         self._process = None
         return code
@@ -89,6 +118,19 @@ class Pipeline:
         if name == "simulator":
             return int(endpoints["simulator_pid"])
         return next(int(s["pid"]) for s in endpoints["services"] if s["name"] == name)
+
+    def replicas(self) -> list[Replica]:
+        """The service processes that run at this moment, or are about to be started again."""
+        return [
+            Replica(str(s["name"]), int(s["replica"]), int(s["pid"]), str(s["http_url"]))
+            for s in self.endpoints["services"]
+        ]
+
+    def deaths(self) -> list[tuple[str, int]]:
+        """(label, exit code) of every child that ended while it should run, in order."""
+        logged = [json.loads(line) for line in self.printed if line.startswith("{")]
+        died = [entry for entry in logged if entry["event"] == "child.died"]
+        return [(str(entry["child"]), int(entry["exit_code"])) for entry in died]
 
     def simulator(self) -> dict[str, Any]:
         """What the simulator was asked: GET /stats."""
@@ -140,13 +182,15 @@ def environment() -> dict[str, str]:
     return kept | {"CARDFLOW_NATS__ACK_WAIT_S": "3"}
 
 
-def until(condition: Callable[[], bool], *, within_s: float, what: str) -> None:
+def until(
+    condition: Callable[[], bool], *, within_s: float, what: str, every_s: float = 0.05
+) -> None:
     """Polls the condition to its deadline."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         if condition():
             return
-        time.sleep(0.05)
+        time.sleep(every_s)
     raise AssertionError(f"not within {within_s} s: {what}")
 
 

@@ -29,6 +29,8 @@ from services.kernel.stream.reading import (
 
 _SHARE_OF_TIME = 0.1
 """Of the exporter's time at most this goes into counting."""
+_LONGEST_PAUSE_S = 5.0
+"""However long a count took: most of that may have been waiting for a server that was away."""
 
 _Figures = tuple[int, int, int, int]
 OnCompleted = Callable[[str], Awaitable[None]]
@@ -101,7 +103,8 @@ class ProgressReporter:
         clock = asyncio.get_running_loop().time
         took_s = 0.0
         while True:
-            await asyncio.sleep(max(self._interval_s, took_s / _SHARE_OF_TIME))
+            pause_s = min(took_s / _SHARE_OF_TIME, _LONGEST_PAUSE_S)
+            await asyncio.sleep(max(self._interval_s, pause_s))
             started = clock()
             try:
                 await self._tick()

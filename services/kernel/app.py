@@ -44,6 +44,8 @@ from services.kernel.stream.watching import Watch
 
 _PULL_TIMEOUT_S = 5.0
 _PROVISIONING_POLL_S = 1.0
+_PING_S = 5
+"""A server that leaves a ping unanswered until the next one is taken for gone."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,9 @@ class Frame:
             allow_reconnect=True,
             max_reconnect_attempts=-1,  # The default gives up after two minutes, for good.
             reconnect_time_wait=1,
+            # The default takes four minutes to notice a server that hangs.
+            ping_interval=_PING_S,
+            max_outstanding_pings=1,
             error_cb=self._on_error,
             disconnected_cb=self._on_disconnected,
             reconnected_cb=self._on_reconnected,
