@@ -11,6 +11,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,8 @@ def test_a_store_on_a_disk_that_turned_read_only_loses_nothing(
 
         def turned_read_only() -> bool:
             """The system allows it only while nobody has a file open for writing."""
-            os.kill(pipeline.pid_of("exporter"), signal.SIGKILL)
+            with suppress(ProcessLookupError):  # Between two lives.
+                os.kill(pipeline.pid_of("exporter"), signal.SIGKILL)
             return mounted("-o", "remount,ro", str(store))
 
         until(turned_read_only, within_s=30, what="the disk is read-only")

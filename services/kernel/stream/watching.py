@@ -28,6 +28,8 @@ _WRITES: Final[dict[ServiceName, topology.Stream]] = {
     "exporter": topology.BATCHES,
 }
 _ASKS_A_MODEL: Final = ("stage1", "stage2")
+_UNTIL_REPAIRED_S: Final = 3.0
+"""Between two looks at most while something is wrong: the repair should not go unnoticed."""
 _LEAST_S: Final = 1.0
 """Between two looks, however often a fetch fails: a look is some ten requests."""
 
@@ -76,9 +78,15 @@ class Watch:
                 self.look_now()
             await asyncio.sleep(_LEAST_S)
             with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, self._settings.watch_interval_s - _LEAST_S)):
+                async with asyncio.timeout(self._pause_s()):
                     await self._wanted.wait()
             self._wanted.clear()
+
+    def _pause_s(self) -> float:
+        interval_s = self._settings.watch_interval_s
+        if self._reasons:
+            interval_s = min(interval_s, _UNTIL_REPAIRED_S)
+        return max(0.0, interval_s - _LEAST_S)
 
     async def _look(self, js: JetStreamContext) -> None:
         drifts = await provision(js, self._settings, check_only=True, only=self._names)
