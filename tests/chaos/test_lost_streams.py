@@ -106,6 +106,7 @@ def test_a_deleted_consumer_is_made_again_and_nothing_is_paid_for_twice(
     [
         ("TERMS", "filled again by ingest"),
         ("ANALYSES", "filled again by stage1"),
+        ("CARDS", "filled again by stage2"),
         ("DEAD_LETTERS", "lost: what was given up on"),
         ("KV_CLAIMS", "claims of calls under way"),
     ],
@@ -120,18 +121,6 @@ def test_a_deleted_stream_is_filled_again_and_nothing_is_paid_for_twice(
     running.until_repaired(f" {stream}: created; ")
     assert told in running.log.read_text()
     assert_whole(running, batch)
-
-
-def test_deleted_cards_are_made_again_from_the_cache_without_a_call(
-    running: Running, tmp_path: Path
-) -> None:
-    """The last with this pipeline, and without the audit: a card that is made again from the cache
-    says so, and names no call."""
-    running.submit("cards", tmp_path)
-    running.until_half_is_asked_for()
-    delete(running.pipeline, "CARDS")
-    running.until_repaired("stream CARDS: created; filled again by stage2")
-    assert_ended_without_a_call_too_many(running, "cards")
 
 
 def test_without_the_supervisors_repair_no_process_spins_and_provision_repairs(

@@ -132,7 +132,7 @@ class MemoryLedger:
         self._journal.append("recover")
         attempts = list(self.history.attempts)
         for index, attempt in enumerate(attempts):
-            if attempt.outcome == "started" and attempt.id == completion.call_id:
+            if attempt.id == completion.call_id:
                 settled = {"outcome": "billed", "cost_usd": completion.usage.cost_usd}
                 attempts[index] = attempt.model_copy(update=settled)
                 self._store(attempts)

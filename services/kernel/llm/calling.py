@@ -52,9 +52,10 @@ class Ledger(Protocol):
     ) -> None: ...
 
     async def recover(self, completion: Completion) -> bool:
-        """Settles the call that a completion in the cache came from, if it is one of this term.
+        """True when a completion in the cache was paid for by a call of this very term.
 
-        Then its process died before it could. Raises AlreadyDone for a term that has ended.
+        Settles that call if its process died before it could. Raises AlreadyDone for a term that
+        has ended.
         """
         ...
 

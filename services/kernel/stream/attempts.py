@@ -166,21 +166,21 @@ class AttemptLedger:
             await self._record.change(lambda attempts: settled(attempts, own, settlement))
 
     async def recover(self, completion: PaidFor) -> bool:
-        """Settles the call of an earlier delivery that died after its answer was put in the cache.
+        """True when a completion in the cache was paid for by a call of this very term.
 
-        False when the answer is somebody else's: then a call that is open here stays uncertain.
-        Raises AlreadyDone when the term has ended: its message is not always marked as redelivered.
+        If its process died before it could say so, the call is settled now. An open call whose
+        answer it is not stays uncertain. Raises AlreadyDone when the term has ended: a consumer
+        that was made anew delivers its message as if for the first time.
         """
         if not self._record.is_known:
             await self._record.load()
             if self.history.attempts:
                 await self._check_ended()
         own = [a for a in self.history.attempts if a.id and a.id == completion.call_id]
-        if not own or own[0].outcome != "started":
-            return False
-        settlement = _settlement("billed", completion, None)
-        await self._record.change(lambda attempts: settled(attempts, own[0].id, settlement))
-        return True
+        if own and own[0].outcome == "started":
+            settlement = _settlement("billed", completion, None)
+            await self._record.change(lambda attempts: settled(attempts, own[0].id, settlement))
+        return bool(own)
 
     async def fail(self, error: str) -> None:
         """Notes why this delivery failed, on its attempt or on a new one without a call."""

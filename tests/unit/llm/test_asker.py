@@ -110,8 +110,10 @@ async def test_a_cache_hit_is_free_but_shows_the_usage_of_the_original_call() ->
 async def test_a_second_ask_for_the_same_is_served_from_the_cache() -> None:
     asking = Asking(completion("yes"))
     await asked(asking)
-    assert (await asked(asking)).provenance.cached
+    again = (await asked(asking)).provenance
     assert len(asking.provider.requests) == 1
+    # Of the same term: what it cost then is what its card says now, too.
+    assert (again.cached, again.calls, again.cost_usd) == (False, 1, Decimal("0.002"))
 
 
 async def test_a_call_whose_process_died_after_its_answer_is_recovered_as_paid() -> None:
