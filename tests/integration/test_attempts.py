@@ -106,6 +106,23 @@ async def test_the_last_attempt_is_the_last_unless_it_got_its_answer(
     assert raised.value.reason == "attempts_used_up"
 
 
+async def test_a_term_that_was_paid_for_has_its_attempts_anew_for_the_rest_of_its_way(
+    bucket: KeyValue,
+) -> None:
+    ledger = opened(bucket, max_attempts=2)
+    await ledger.begin(PRINT)
+    await ledger.settle("unbilled")
+    await ledger.begin(PRINT)
+    await ledger.settle("billed")
+    for _ in range(2):
+        dying = opened(bucket, max_attempts=2)
+        await dying.reopen()
+        await dying.mark_started()
+    with pytest.raises(PermanentError, match="given up after 2 attempts"):
+        await opened(bucket, max_attempts=2).reopen()
+    await opened(bucket, max_attempts=2, replay=1).reopen()
+
+
 async def test_nothing_is_begun_for_a_cancelled_batch(bucket: KeyValue) -> None:
     with pytest.raises(BatchCancelled, match="b1"):
         await opened(bucket, cancelled=True).begin(PRINT)

@@ -117,9 +117,10 @@ class AttemptLedger:
 
     async def _check_open(self) -> None:
         await self._check_ended()
-        if self.used >= self._max_attempts and not self._is_answered():
+        in_vain = self._in_vain()
+        if in_vain >= self._max_attempts:
             raise PermanentError(
-                f"given up after {self.used} attempts that ended without an answer; "
+                f"given up after {in_vain} attempts that ended without an answer; "
                 "handling it may have ended its process each time",
                 reason="attempts_used_up",
             )
@@ -226,10 +227,15 @@ class AttemptLedger:
         own = (a.fingerprint for a in self.history.attempts if a.id == self._open)
         return next(own, None) if self._open else None
 
-    def _is_answered(self) -> bool:
-        """The last attempt got its answer: what is left to do costs nothing."""
-        last = self.history.attempts[-1:]
-        return bool(last) and last[0].outcome == "billed" and last[0].error is None
+    def _in_vain(self) -> int:
+        """Attempts since the last replay, or since the last answer: the rest of its way is free,
+        and a term that was paid for has as many tries for that as it had for the answer."""
+        attempts = [a for a in self.history.attempts if a.replay == self._replay]
+        answered = [
+            i for i, a in enumerate(attempts, 1) if a.outcome == "billed" and a.error is None
+        ]
+        since = attempts[answered[-1] if answered else 0 :]
+        return sum(attempt.outcome != "throttled" for attempt in since)
 
 
 class AttemptStore:
