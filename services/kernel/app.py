@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,14 +22,18 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from services.kernel import topology
+from services.kernel.holding import Holding
 from services.kernel.logs import configure_logs
+from services.kernel.loop_lag import watch_loop
 from services.kernel.metrics import Metrics
 from services.kernel.nats_faults import NATS_FAULTS
 from services.kernel.probes import serve_probes
 from services.kernel.settings import KernelSettings
 from services.kernel.stream.attempts import AttemptStore
+from services.kernel.stream.cancellations import Cancellations
 from services.kernel.stream.checkpoint import Checkpoint
 from services.kernel.stream.delivery import Delivery, Handler
+from services.kernel.stream.endings import Endings
 from services.kernel.stream.in_hand import InHand
 from services.kernel.stream.incoming import Identity, Incoming, identity_of_subject
 from services.kernel.stream.outgoing import Publisher
@@ -50,6 +54,7 @@ class Connected:
     js: JetStreamContext
     metrics: Metrics
     publisher: Publisher
+    holding: Holding
     dependencies: dict[str, str | None]
     """What /readyz tells beside NATS: a name with the reason why it is down, or None."""
 
@@ -61,7 +66,8 @@ class Service:
     `open_handler` opens what the handler needs and closes it at the end. `concurrency` messages
     are handled at once. They are fetched `fetch_size` at a time: one where handling is long, so
     that no message waits here while another replica is idle; many where it is short.
-    `next_checkpoint` gives the stream that the service writes.
+    `next_checkpoint` gives the stream that the service writes. `spends`: it pays for calls, so
+    the terms of a cancelled batch end here.
     `check_settings` raises SettingsError before anything is opened.
     """
 
@@ -70,6 +76,7 @@ class Service:
     next_checkpoint: Callable[[JetStreamContext], Checkpoint]
     concurrency: int
     fetch_size: int = 1
+    spends: bool = False
     identify: Callable[[Incoming], Identity] = identity_of_subject
     check_settings: Callable[[], object] = lambda: None
 
@@ -154,9 +161,15 @@ class Frame:
         await self._wait_until_provisioned(js)
         self._not_ready = "opening resources"
         publisher = Publisher(js, timeout_s=self._settings.nats.publish_timeout_s)
+        self._dependencies["results"] = None
+        holding = Holding(self._note_held)
+        cancellations = Cancellations(js)
+        if self._service.spends:
+            await cancellations.listen(nc)
+            self._in_background(cancellations.read_again())
         handler = await self._open.enter_async_context(
             self._service.open_handler(
-                Connected(nc, js, self._metrics, publisher, self._dependencies)
+                Connected(nc, js, self._metrics, publisher, holding, self._dependencies)
             )
         )
         self._deliver = Delivery(
@@ -164,10 +177,12 @@ class Frame:
             handler,
             publisher=publisher,
             attempts=AttemptStore(await js.key_value(topology.ATTEMPTS.name), self._service.name),
-            next_checkpoint=self._service.next_checkpoint(js),
+            endings=Endings(js, self._service.name, self._service.next_checkpoint(js)),
             policy=RetryPolicy.of(self._settings.retry),
             in_hand=self._in_hand,
+            holding=holding,
             metrics=self._metrics,
+            cancelled=cancellations,
             identify=self._service.identify,
         )
 
@@ -192,10 +207,17 @@ class Frame:
     async def _started(self) -> None:
         for subscriber in self.broker.subscribers:
             _note_fetched(subscriber, self._in_hand)
-        keep_alive = asyncio.create_task(self._in_hand.keep_alive())
-        self._open.callback(keep_alive.cancel)
+        self._in_background(self._in_hand.keep_alive())
+        self._in_background(watch_loop(self._metrics))
         self._not_ready = None
         self._log.info("service.started", concurrency=self._service.concurrency)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs it until the service stops."""
+        self._open.callback(asyncio.create_task(work).cancel)
+
+    def _note_held(self, reason: str | None) -> None:
+        self._dependencies["results"] = reason and f"held until they can be written: {reason}"
 
     async def _stop_consuming(self) -> None:
         """Stops fetching, lets work in hand finish, gives back what was not begun."""

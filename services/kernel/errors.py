@@ -7,6 +7,7 @@
     ├── Throttled           the provider asked us to wait: no failure of any term
     │   └── ProviderBlocked   … until an operator acts (key refused, credit used up)
     ├── ReplyRejected       the model answered, and the answer is unfit
+    ├── BatchCancelled      somebody decided against the batch: nothing more is spent on it
     ├── PermanentError      trying again cannot help
     │   └── TermRefused     the input is not a term; names the field and the reason
     └── SettingsError       the operator must change something; nothing was started (exit 2)
@@ -59,6 +60,10 @@ class ReplyRejected(PipelineError):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class BatchCancelled(PipelineError):
+    """The batch was cancelled: its terms end here, without another call."""
 
 
 class PermanentError(PipelineError):

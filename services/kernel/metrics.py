@@ -23,7 +23,8 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 HANDLING_BUCKETS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 END_TO_END_BUCKETS_S = (0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600, 14400)
-OUTCOMES = ("published", "duplicate", "retried", "dead", "deferred")
+LOOP_LAG_BUCKETS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+OUTCOMES = ("published", "duplicate", "retried", "dead", "cancelled", "deferred")
 
 
 class Metrics:
@@ -73,6 +74,13 @@ class Metrics:
             "cardflow_last_processed_timestamp_seconds",
             "When a delivery was last answered.",
             ["service"],
+            registry=registry,
+        ).labels(service)
+        self.loop_lag = Histogram(
+            "cardflow_event_loop_lag_seconds",
+            "How much later than asked the event loop woke up.",
+            ["service"],
+            buckets=LOOP_LAG_BUCKETS_S,
             registry=registry,
         ).labels(service)
         for outcome in OUTCOMES:

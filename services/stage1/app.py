@@ -20,7 +20,12 @@ settings = load_settings(Stage1Settings)
 @asynccontextmanager
 async def _open_handler(connected: Connected) -> AsyncIterator[Handler]:
     async with open_asker(
-        connected.js, settings, settings.stage1, connected.metrics, connected.dependencies
+        connected.js,
+        settings,
+        settings.stage1,
+        connected.metrics,
+        connected.dependencies,
+        connected.holding,
     ) as asker:
         yield AnalyzeTerms(asker)
 
@@ -33,6 +38,7 @@ app = service_app(
             js, topology.ANALYSES.name, topology.analyzed_subject
         ),
         concurrency=settings.stage1.concurrency,
+        spends=True,
         check_settings=lambda: resolve_provider(settings),
     ),
     settings,

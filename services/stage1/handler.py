@@ -5,7 +5,8 @@ from __future__ import annotations
 from services.kernel import topology
 from services.kernel.contracts.analysis import Analysis, TermAnalyzed
 from services.kernel.contracts.term import TermAccepted
-from services.kernel.llm.asker import Asker, Ledger
+from services.kernel.llm.asker import Asker
+from services.kernel.llm.calling import Ledger
 from services.kernel.llm.provider import Completion
 from services.kernel.llm.reply import read_reply
 from services.kernel.stream.incoming import Incoming, Outgoing

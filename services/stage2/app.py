@@ -20,7 +20,12 @@ settings = load_settings(Stage2Settings)
 @asynccontextmanager
 async def _open_handler(connected: Connected) -> AsyncIterator[Handler]:
     async with open_asker(
-        connected.js, settings, settings.stage2, connected.metrics, connected.dependencies
+        connected.js,
+        settings,
+        settings.stage2,
+        connected.metrics,
+        connected.dependencies,
+        connected.holding,
     ) as asker:
         yield WriteCards(asker)
 
@@ -31,6 +36,7 @@ app = service_app(
         open_handler=_open_handler,
         next_checkpoint=lambda js: Checkpoint(js, topology.CARDS.name, topology.finished_subject),
         concurrency=settings.stage2.concurrency,
+        spends=True,
         check_settings=lambda: resolve_provider(settings),
     ),
     settings,

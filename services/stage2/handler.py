@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from services.kernel import topology
 from services.kernel.contracts.analysis import TermAnalyzed
 from services.kernel.contracts.card import Card, CardsFinished
-from services.kernel.llm.asker import Asker, Ledger
+from services.kernel.llm.asker import Asker
+from services.kernel.llm.calling import Ledger
 from services.kernel.llm.provider import Completion
 from services.kernel.llm.reply import read_reply
 from services.kernel.stream.incoming import Incoming, Outgoing

@@ -12,7 +12,7 @@ SERVICES = ("ingest", "stage1", "stage2", "exporter")
 
 GROUND = ("korean", "errors", "metrics", "logs", "topology", "nats_faults")
 """Floor 1 of the kernel."""
-FLOOR_2 = ("contracts", "settings", "probes")
+FLOOR_2 = ("contracts", "settings", "probes", "holding", "loop_lag")
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     **{f"kernel.{room}": tuple(f"kernel.{r}" for r in GROUND) for room in GROUND},

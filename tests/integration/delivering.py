@@ -15,10 +15,12 @@ from nats.js.errors import NotFoundError
 
 from services.kernel import topology
 from services.kernel.contracts.dead_letter import DeadLetter
+from services.kernel.holding import Holding
 from services.kernel.metrics import Metrics
 from services.kernel.stream.attempts import AttemptLedger, AttemptStore
 from services.kernel.stream.checkpoint import Checkpoint
 from services.kernel.stream.delivery import Delivery, Handler
+from services.kernel.stream.endings import Endings
 from services.kernel.stream.in_hand import InHand
 from services.kernel.stream.incoming import Identity, Incoming, Outgoing
 from services.kernel.stream.outgoing import Publisher
@@ -97,6 +99,7 @@ class Stage1:
     def __init__(self, js: JetStreamContext, handle: Handler, **options: Any) -> None:
         self.js = js
         self.metrics = Metrics("stage1")
+        self.held: list[str | None] = []
         self.in_hand = InHand(self.metrics, ack_wait_s=options.pop("ack_wait_s", 20))
         self._handle = handle
         self._options = {"policy": QUICK, "jitter": lambda: 1.0} | options
@@ -114,8 +117,9 @@ class Stage1:
             self._handle,
             publisher=publisher,
             attempts=self.attempts,
-            next_checkpoint=checkpoint,
+            endings=Endings(self.js, "stage1", checkpoint),
             in_hand=self.in_hand,
+            holding=Holding(self.held.append),
             metrics=self.metrics,
             **self._options,
         )
@@ -142,7 +146,9 @@ class Stage1:
         async def nowhere() -> bool:
             return False
 
-        return self.attempts.ledger(Identity(BATCH, term_id), replay=replay, is_done=nowhere)
+        return self.attempts.ledger(
+            Identity(BATCH, term_id), replay=replay, max_attempts=99, has_ended=nowhere
+        )
 
     async def analysis(self, term_id: str = "t1") -> bytes | None:
         try:

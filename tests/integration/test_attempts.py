@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any, cast
 
 import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
+from nats.js.errors import KeyNotFoundError
 from nats.js.kv import KeyValue
 
 from services.kernel import topology
 from services.kernel.contracts.attempt import AttemptHistory
 from services.kernel.contracts.provenance import Usage
-from services.kernel.errors import Outage
+from services.kernel.errors import BatchCancelled, Outage, PermanentError
 from services.kernel.stream.attempts import AlreadyDone, AttemptLedger, AttemptStore
 from services.kernel.stream.checkpoint import Checkpoint, NoCheckpoint
 from services.kernel.stream.incoming import Identity
@@ -29,17 +31,33 @@ class Paid:
     usage: Usage = field(default_factory=lambda: Usage(cost_usd=Decimal("0.002")))
 
 
+def paid(cost_usd: str) -> Paid:
+    return Paid(usage=Usage(cost_usd=Decimal(cost_usd), prompt_tokens=7, completion_tokens=9))
+
+
 @pytest.fixture
 async def bucket(js: JetStreamContext) -> KeyValue:
     return await js.key_value(topology.ATTEMPTS.name)
 
 
-def opened(bucket: KeyValue, *, replay: int = 0, done: bool = False) -> AttemptLedger:
-    async def is_done() -> bool:
+def opened(
+    bucket: KeyValue,
+    *,
+    replay: int = 0,
+    done: bool = False,
+    max_attempts: int = 5,
+    cancelled: bool = False,
+) -> AttemptLedger:
+    async def has_ended() -> bool:
         return done
 
-    store = AttemptStore(bucket, "stage1")
-    return store.ledger(Identity("b1", "t1"), replay=replay, is_done=is_done)
+    return AttemptStore(bucket, "stage1").ledger(
+        Identity("b1", "t1"),
+        replay=replay,
+        max_attempts=max_attempts,
+        has_ended=has_ended,
+        is_cancelled=lambda: cancelled,
+    )
 
 
 async def recorded(bucket: KeyValue) -> AttemptHistory:
@@ -61,22 +79,37 @@ async def test_a_call_is_on_record_before_it_is_sent(bucket: KeyValue) -> None:
 async def test_a_settled_call_says_what_it_cost_and_who_served_it(bucket: KeyValue) -> None:
     ledger = opened(bucket)
     await ledger.begin(PRINT)
-    await ledger.settle("billed", cost_usd=Decimal("0.001"), generation_id="gen-7", model="m/1")
+    await ledger.settle("billed", paid_for=paid("0.001"))
     history = await recorded(bucket)
     assert history == ledger.history
     [attempt] = history.attempts
-    assert (attempt.outcome, attempt.generation_id, attempt.model) == ("billed", "gen-7", "m/1")
+    assert (attempt.outcome, attempt.generation_id, attempt.model) == ("billed", "gen-1", "m/1")
     assert (history.cost_usd, history.calls, history.uncertain) == (Decimal("0.001"), 1, 0)
+    assert (attempt.prompt_tokens, attempt.completion_tokens) == (7, 9)
     assert attempt.finished_at is not None
-    assert ledger.answered
 
 
-async def test_an_unfit_answer_is_no_answer(bucket: KeyValue) -> None:
-    ledger = opened(bucket)
-    assert not ledger.answered
+@pytest.mark.parametrize("error", [None, "not_json: prose"])
+async def test_the_last_attempt_is_the_last_unless_it_got_its_answer(
+    error: str | None, bucket: KeyValue
+) -> None:
+    ledger = opened(bucket, max_attempts=1)
     await ledger.begin(PRINT)
-    await ledger.settle("billed", error="not_json: prose")
-    assert not ledger.answered
+    await ledger.settle("billed", error=error)
+    again = opened(bucket, max_attempts=1)
+    if error is None:
+        await again.reopen()
+        return
+    with pytest.raises(PermanentError, match="given up after 1 attempts") as raised:
+        await again.reopen()
+    assert raised.value.reason == "attempts_used_up"
+
+
+async def test_nothing_is_begun_for_a_cancelled_batch(bucket: KeyValue) -> None:
+    with pytest.raises(BatchCancelled, match="b1"):
+        await opened(bucket, cancelled=True).begin(PRINT)
+    with pytest.raises(KeyNotFoundError):
+        await bucket.get(KEY)
 
 
 async def test_being_throttled_uses_no_attempt_and_the_next_call_is_one_of_its_own(
@@ -97,9 +130,9 @@ async def test_being_throttled_uses_no_attempt_and_the_next_call_is_one_of_its_o
 async def test_a_second_call_of_one_delivery_is_a_call_of_its_own(bucket: KeyValue) -> None:
     ledger = opened(bucket)
     await ledger.begin(PRINT)
-    await ledger.settle("billed", cost_usd=Decimal("0.001"), error="not_json: prose")
+    await ledger.settle("billed", paid_for=paid("0.001"), error="not_json: prose")
     await ledger.begin("repair")
-    await ledger.settle("billed", cost_usd=Decimal("0.002"))
+    await ledger.settle("billed", paid_for=paid("0.002"))
     history = await recorded(bucket)
     assert [a.fingerprint for a in history.attempts] == [PRINT, "repair"]
     assert (history.calls, history.cost_usd) == (2, Decimal("0.003"))
@@ -151,7 +184,7 @@ async def test_what_an_earlier_delivery_left_is_counted(bucket: KeyValue) -> Non
     await later.mark_started()
     await later.begin(PRINT)
     await later.settle("unbilled")
-    assert await outcomes(bucket) == ["started", "unbilled"]
+    assert await outcomes(bucket) == ["uncertain", "unbilled"]
     assert (later.used, later.history.uncertain) == (2, 1)
 
 
@@ -161,7 +194,7 @@ async def test_a_first_delivery_finds_the_record_of_an_earlier_one_by_itself(
     await opened(bucket).begin(PRINT)
     ledger = opened(bucket)
     await ledger.begin(PRINT)
-    assert await outcomes(bucket) == ["started", "started"]
+    assert await outcomes(bucket) == ["uncertain", "started"]
     assert ledger.used == 2
 
 
@@ -189,15 +222,84 @@ async def test_a_first_call_does_not_ask_whether_it_is_done(bucket: KeyValue) ->
     assert await outcomes(bucket) == ["started"]
 
 
-async def test_the_second_of_two_writers_has_to_come_back_later(bucket: KeyValue) -> None:
+async def test_of_two_hands_the_later_one_takes_over_and_no_money_is_forgotten(
+    bucket: KeyValue,
+) -> None:
     first, second = opened(bucket), opened(bucket)
     await first.reopen()
     await second.reopen()
     await first.begin(PRINT)
-    with pytest.raises(Outage, match="somebody else"):
-        await second.begin(PRINT)
-    await first.settle("billed")
-    assert await outcomes(bucket) == ["billed"]
+    await second.begin(PRINT)
+    await first.settle("billed", paid_for=paid("0.001"))
+    await second.settle("billed", paid_for=paid("0.002"))
+    assert (first.was_taken_over, second.was_taken_over) == (True, False)
+    history = await recorded(bucket)
+    assert [a.outcome for a in history.attempts] == ["uncertain", "billed"]
+    assert history.cost_usd == Decimal("0.003")
+
+
+async def test_who_gives_a_term_up_takes_over_from_who_still_asks(bucket: KeyValue) -> None:
+    first, second = opened(bucket), opened(bucket)
+    await first.begin(PRINT)
+    await second.reopen()
+    await second.take_over()
+    await first.settle("billed", paid_for=paid("0.001"))
+    assert first.was_taken_over
+    assert await outcomes(bucket) == ["uncertain"]
+
+
+async def test_a_ledger_that_nobody_looked_into_takes_nothing_over(bucket: KeyValue) -> None:
+    await opened(bucket).take_over()
+    with pytest.raises(KeyNotFoundError):
+        await bucket.get(KEY)
+
+
+class LosingAnswers:
+    """A bucket that does what it is asked, while the answers to the named requests are lost."""
+
+    def __init__(self, bucket: KeyValue, *lost: str) -> None:
+        self._bucket = bucket
+        self._lost = list(lost)
+
+    def __getattr__(self, name: str) -> Any:
+        request = getattr(self._bucket, name)
+
+        async def ask(*args: Any, **kwargs: Any) -> Any:
+            answer = await request(*args, **kwargs)
+            if name in self._lost:
+                self._lost.remove(name)
+                raise TimeoutError
+            return answer
+
+        return ask
+
+
+async def test_a_write_whose_answer_was_lost_is_written_once(bucket: KeyValue) -> None:
+    losing = cast("KeyValue", LosingAnswers(bucket, "create", "update", "update"))
+    ledger = opened(losing, max_attempts=1)
+    await ledger.begin(PRINT)
+    await ledger.settle("throttled", error="429")
+    await ledger.begin(PRINT)
+    await ledger.settle("billed", paid_for=paid("0.001"))
+    assert await outcomes(bucket) == ["throttled", "billed"]
+
+
+async def test_a_write_that_fails_again_and_again_is_an_outage(bucket: KeyValue) -> None:
+    ledger = opened(bucket)
+    await ledger.begin(PRINT)
+    later = opened(cast("KeyValue", LosingWrites(bucket)))
+    with pytest.raises(Outage, match="can't be written"):
+        await later.fail("TransientError: reset")
+
+
+class LosingWrites:
+    """A bucket that can be read, and whose updates are lost."""
+
+    def __init__(self, bucket: KeyValue) -> None:
+        self.get = bucket.get
+
+    async def update(self, *_args: Any, **_kwargs: Any) -> int:
+        raise TimeoutError
 
 
 async def test_an_answer_in_the_cache_settles_the_call_that_paid_for_it(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 from delivering import eventually
@@ -32,8 +32,8 @@ def claims(bucket: KeyValue, holder: str) -> BucketClaims:
 
 
 async def is_free(bucket: KeyValue, fingerprint: str) -> bool:
-    async with claims(bucket, "asker").claim(fingerprint) as is_ours:
-        return is_ours
+    async with claims(bucket, "asker").claim(fingerprint) as claim:
+        return claim is not None
 
 
 async def test_of_many_pairs_exactly_one_each_may_call(bucket: KeyValue) -> None:
@@ -85,11 +85,65 @@ async def test_a_claim_is_kept_while_its_call_runs_longer_than_it_lives(bucket: 
 
 
 async def test_a_claim_that_was_lost_is_told_and_does_not_end_the_call(bucket: KeyValue) -> None:
-    async with claims(bucket, "first").claim("f") as is_ours:
-        assert is_ours
+    async with claims(bucket, "first").claim("f") as claim:
+        assert claim is not None
+        assert claim.is_held()
         await bucket.put("f", b"somebody else")
-        await asyncio.sleep(TTL_S / 2)
+        await eventually(lambda: not claim.is_held())
     assert (await bucket.get("f")).value == b"somebody else"
+
+
+async def test_a_claim_that_expired_is_lost(bucket: KeyValue) -> None:
+    async with claims(bucket, "first").claim("f") as claim:
+        await bucket.purge("f")
+        await bucket._js.purge_stream("KV_CLAIMS")
+        await eventually(lambda: claim is not None and not claim.is_held())
+
+
+async def test_what_is_lost_already_is_not_taken_from_its_new_holder(bucket: KeyValue) -> None:
+    with suppress(ValueError):
+        async with claims(bucket, "first").claim("f"):
+            await bucket.put("f", b"somebody else")
+            raise ValueError("the call failed")
+    assert (await bucket.get("f")).value == b"somebody else"
+
+
+async def test_a_claim_that_can_not_be_renewed_is_held_as_long_as_it_lives(
+    bucket: KeyValue,
+) -> None:
+    now = 100.0
+    cut_off = BucketClaims(Deaf(bucket), ttl_s=TTL_S, holder="first", clock=lambda: now)
+    async with cut_off.claim("f") as claim:
+        assert claim is not None
+        now += TTL_S - 0.01
+        assert claim.is_held()
+        now += 0.02
+        assert not claim.is_held()
+
+
+async def test_a_renewal_whose_answer_was_lost_is_one(bucket: KeyValue) -> None:
+    deaf = Deaf(bucket, lost=1)
+    async with BucketClaims(deaf, ttl_s=TTL_S, holder="first").claim("f") as claim:
+        await eventually(lambda: deaf.renewed >= 3)
+        assert claim is not None
+        assert claim.is_held()
+
+
+class Deaf:
+    """A bucket that does what it is asked, and whose first `lost` answers to updates are lost."""
+
+    def __init__(self, bucket: KeyValue, lost: int = 1_000) -> None:
+        self.create, self.get, self.delete = bucket.create, bucket.get, bucket.delete
+        self._bucket = bucket
+        self._lost = lost
+        self.renewed = 0
+
+    async def update(self, key: str, value: bytes, last: int) -> int:
+        revision = await self._bucket.update(key, value, last)
+        self.renewed += 1
+        if self.renewed <= self._lost:
+            raise TimeoutError
+        return revision
 
 
 async def test_without_the_bucket_nothing_is_paid(bucket: KeyValue, js: JetStreamContext) -> None:

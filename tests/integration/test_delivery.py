@@ -10,8 +10,10 @@ from delivering import BATCH, QUICK, Failing, Stage1, Wire, analyze, eventually
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
+from nats.js.errors import NotFoundError
 
 from services.kernel import topology
+from services.kernel.contracts.dead_letter import DeadLetter
 from services.kernel.errors import (
     Outage,
     PermanentError,
@@ -151,30 +153,176 @@ async def test_the_pauses_grow_while_an_outage_lasts(nc: Client, js: JetStreamCo
     assert delays_ms == [10, 20, 40, 80, 80]
 
 
-async def test_a_paid_result_outlives_a_full_stream(js: JetStreamContext) -> None:
+async def test_a_paid_result_is_held_until_its_stream_takes_it(
+    nc: Client, js: JetStreamContext
+) -> None:
     """The call is on record as billed and stays so; it is neither repeated nor given up."""
-
-    async def pay_once(incoming: Incoming, ledger: AttemptLedger) -> Outgoing:
-        if not ledger.history.calls:
-            await ledger.begin("fingerprint")
-            await ledger.settle("billed")
-        return await analyze(incoming)
-
-    stage = await Stage1(js, pay_once).open()
+    handler = PaysOnce()
+    stage = await Stage1(js, handler).open()
     info = await js.stream_info(topology.ANALYSES.name)
     wanted = StreamConfig.from_response(info.config.as_dict())
     await js.update_stream(info.config.evolve(max_bytes=1))
     await stage.accept()
-    await stage.deliver(times=QUICK.max_attempts + 2)
-    assert (await stage.analysis(), await stage.letter()) == (None, None)
+    wire = await Wire.tapped(nc)
+    delivering = asyncio.create_task(stage.deliver())
+    await eventually(lambda: len(stage.held) >= 2)
+    assert "ANALYSES" in (stage.held[0] or "") or "terms.analyzed" in (stage.held[0] or "")
+    assert (wire.answers, await stage.letter()) == ([], None)
     await js.update_stream(wanted)
-    await stage.deliver()
+    await delivering
     assert await stage.analysis() is not None
+    assert stage.held[-1] is None
+    await eventually(stage.is_settled)
+    assert handler.calls == 1
+
+
+class PaysOnce:
+    """A handler that makes one call, and fails the test at a second one."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def __call__(self, incoming: Incoming, ledger: AttemptLedger, /) -> Outgoing:
+        self.calls += 1
+        await ledger.begin("fingerprint")
+        await ledger.settle("billed")
+        return await analyze(incoming)
+
+
+async def redelivered_from_the_start(stage: Stage1) -> None:
+    """The consumer is made anew, so that the whole stream is delivered again as if never seen."""
+    await stage.js.delete_consumer(topology.TERMS.name, "stage1")
+    await provision(stage.js, NatsSettings(stream_max_mib=64))
+    await stage.open()
+
+
+@pytest.mark.parametrize("error", [PermanentError("no", reason="moderation"), KeyError("a bug")])
+async def test_a_dead_term_that_is_delivered_again_stays_as_it_is(
+    error: Exception, nc: Client, js: JetStreamContext
+) -> None:
+    """Without a call, and without touching a letter that somebody may have decided on."""
+
+    class Unfit:
+        calls = 0
+
+        async def __call__(self, _incoming: Incoming, ledger: AttemptLedger, /) -> Outgoing:
+            await ledger.begin("fingerprint")
+            self.calls += 1
+            await ledger.settle("billed", error="unfit")
+            raise error
+
+    handler = Unfit()
+    stage = await Stage1(js, handler, policy=RetryPolicy(1, 0.01, 0.01)).open()
+    await stage.accept()
+    await stage.deliver()
+    before = await js.get_last_msg(topology.DEAD_LETTERS.name, "dead.stage1.b1.t1")
+    await redelivered_from_the_start(stage)
+    await stage.deliver()
+    await eventually(stage.is_settled)
+    after = await js.get_last_msg(topology.DEAD_LETTERS.name, "dead.stage1.b1.t1")
+    assert (handler.calls, after.seq) == (1, before.seq)
+    assert stage.count("duplicate") == 1
+
+
+async def test_a_refusal_that_is_delivered_again_is_not_written_again(
+    nc: Client, js: JetStreamContext
+) -> None:
+    stage = await Stage1(js, Failing(*[PermanentError("no", reason="refused")] * 2)).open()
+    await stage.accept()
+    await stage.deliver()
+    before = await js.get_last_msg(topology.DEAD_LETTERS.name, "dead.stage1.b1.t1")
+    await redelivered_from_the_start(stage)
+    await stage.deliver()
+    after = await js.get_last_msg(topology.DEAD_LETTERS.name, "dead.stage1.b1.t1")
+    assert after.seq == before.seq
+
+
+async def test_a_finished_term_that_is_delivered_again_costs_nothing(
+    nc: Client, js: JetStreamContext
+) -> None:
+    stage = await Stage1(js, PaysOnce()).open()
+    await stage.accept()
+    await stage.deliver()
+    await redelivered_from_the_start(stage)
+    await stage.deliver()
+    await eventually(stage.is_settled)
     ledger = stage.ledger()
     await ledger.reopen()
-    assert ledger.history.calls == 1
-    paid = ledger.history.attempts[0]
-    assert (paid.outcome, paid.error) == ("billed", None)
+    assert (ledger.history.calls, stage.count("duplicate")) == (1, 1)
+
+
+async def test_a_term_of_a_cancelled_batch_ends_on_record_and_without_a_call(
+    js: JetStreamContext,
+) -> None:
+    handler = PaysOnce()
+    stage = await Stage1(js, handler, cancelled={BATCH}).open()
+    await stage.accept()
+    await stage.deliver()
+    await eventually(stage.is_settled)
+    message = await js.get_last_msg(topology.DEAD_LETTERS.name, "cancelled.stage1.b1.t1")
+    record = DeadLetter.model_validate_json(message.data or b"")
+    assert (record.reason, record.original_payload) == ("cancelled", b'{"term": "x"}')
+    assert (handler.calls, await stage.letter(), stage.count("cancelled")) == (0, None, 1)
+    await redelivered_from_the_start(stage)
+    await stage.deliver()
+    await eventually(stage.is_settled)
+    assert stage.count("duplicate") == 1
+
+
+async def test_a_batch_that_is_cancelled_before_the_call_pays_nothing(
+    js: JetStreamContext,
+) -> None:
+    """The term waited for its turn to be asked for, and has a mark of its delivery by then."""
+    cancelled: set[str] = set()
+
+    async def waits(incoming: Incoming, ledger: AttemptLedger) -> Outgoing:
+        cancelled.add(BATCH)
+        await ledger.begin("fingerprint")
+        return await analyze(incoming)
+
+    stage = await Stage1(js, waits, cancelled=cancelled).open()
+    await stage.accept()
+    await (await stage.fetch()).nak()
+    await stage.deliver()
+    await eventually(stage.is_settled)
+    message = await js.get_last_msg(topology.DEAD_LETTERS.name, "cancelled.stage1.b1.t1")
+    record = DeadLetter.model_validate_json(message.data or b"")
+    assert record.history.attempts == ()
+
+
+async def test_what_is_finished_stays_when_its_batch_is_cancelled(js: JetStreamContext) -> None:
+    stage = await Stage1(js, analyze, cancelled={BATCH}).open()
+    await js.publish(topology.analyzed_subject(BATCH, "t1"), b"finished before")
+    await stage.accept()
+    await stage.deliver()
+    await eventually(stage.is_settled)
+    with pytest.raises(NotFoundError):
+        await js.get_last_msg(topology.DEAD_LETTERS.name, "cancelled.stage1.b1.t1")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_who_was_taken_over_leaves_the_answer_to_the_other_hand(
+    fails: bool, nc: Client, js: JetStreamContext
+) -> None:
+    """A replica that was cut off for longer than ack_wait: its message is with another by now."""
+
+    async def cut_off(incoming: Incoming, ledger: AttemptLedger) -> Outgoing:
+        await ledger.begin("fingerprint")
+        other = stage.ledger()
+        await other.reopen()
+        await other.begin("fingerprint")
+        await ledger.settle("billed")
+        if fails:
+            raise TransientError("and it failed, too")
+        return await analyze(incoming)
+
+    stage = await Stage1(js, cut_off).open()
+    await stage.accept()
+    wire = await Wire.tapped(nc)
+    await stage.deliver()
+    await nc.flush()
+    assert wire.seen == []
+    assert await stage.analysis() is None
 
 
 async def test_an_unknown_exception_is_given_up_after_the_last_attempt(

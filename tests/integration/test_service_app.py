@@ -162,7 +162,8 @@ async def test_the_probes_answer_and_terms_are_worked_on(
         await eventually(both)
         assert json.loads((await replica.probe("/livez"))[1]) == {"status": "alive"}
         status, ready = await replica.probe("/readyz")
-        assert (status, json.loads(ready)["dependencies"]) == (200, {"nats": "ok", "stage1": "ok"})
+        dependencies = {"nats": "ok", "results": "ok", "stage1": "ok"}
+        assert (status, json.loads(ready)["dependencies"]) == (200, dependencies)
         metrics = (await replica.probe("/metrics"))[1]
         completed = "cardflow_messages_completed_total"
         assert f'{completed}{{outcome="published",service="stage1"}} 2.0' in metrics

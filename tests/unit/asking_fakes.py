@@ -13,7 +13,10 @@ from pydantic import SecretStr
 from services.kernel.contracts.attempt import Attempt, AttemptHistory, Outcome
 from services.kernel.contracts.provenance import Usage
 from services.kernel.errors import Outage
+from services.kernel.holding import Holding
 from services.kernel.llm.asker import Asker
+from services.kernel.llm.calling import Caller
+from services.kernel.llm.claims import Claim
 from services.kernel.llm.prompt import CompletionRequest
 from services.kernel.llm.provider import Completion
 from services.kernel.llm.rate_limit import RateLimit
@@ -67,12 +70,12 @@ class FakeProvider:
 
 
 class MemoryCache:
-    """Completions in a dictionary; `is_full` lets every write fail."""
+    """Completions in a dictionary; `full_for` that many writes fail."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self.completions: dict[str, Completion] = {}
-        self.is_full = False
+        self.full_for = 0
 
     async def get(self, fingerprint: str) -> Completion | None:
         self._journal.append("cache.get")
@@ -80,7 +83,8 @@ class MemoryCache:
 
     async def put(self, fingerprint: str, completion: Completion) -> None:
         self._journal.append("cache.put")
-        if self.is_full:
+        if self.full_for:
+            self.full_for -= 1
             raise Outage("the cache is full")
         # Through the wire's form: what can't be written must not pass for written.
         self.completions[fingerprint] = Completion.model_validate_json(completion.to_bytes())
@@ -92,6 +96,7 @@ class MemoryLedger:
     def __init__(self, journal: Journal, earlier: Iterable[Attempt] = ()) -> None:
         self._journal = journal
         self.history = AttemptHistory(attempts=tuple(earlier))
+        self.away_for = 0
 
     @property
     def used(self) -> int:
@@ -106,24 +111,20 @@ class MemoryLedger:
         self._store([*self.history.attempts, started(fingerprint)])
 
     async def settle(
-        self,
-        outcome: Outcome,
-        *,
-        cost_usd: Decimal = Decimal(0),
-        generation_id: str | None = None,
-        model: str | None = None,
-        error: str | None = None,
+        self, outcome: Outcome, *, paid_for: Completion | None = None, error: str | None = None
     ) -> None:
         self._journal.append(f"settle {outcome}")
+        if self.away_for:
+            self.away_for -= 1
+            raise Outage("the ledger is away")
         assert self.last.outcome == "started", "settled a call that was never begun"
-        settled = {
-            "outcome": outcome,
-            "cost_usd": cost_usd,
-            "generation_id": generation_id,
-            "model": model,
-            "error": error,
-            "finished_at": NOON,
-        }
+        settled = {"outcome": outcome, "error": error, "finished_at": NOON}
+        if paid_for is not None:
+            settled |= {
+                "cost_usd": paid_for.usage.cost_usd,
+                "generation_id": paid_for.generation_id,
+                "model": paid_for.model,
+            }
         self._store([*self.history.attempts[:-1], self.last.model_copy(update=settled)])
 
     async def recover(self, fingerprint: str, completion: Completion) -> bool:
@@ -169,19 +170,26 @@ class FakeTime:
 
 
 class MemoryClaims:
-    """One claim a fingerprint. Implements `kernel.llm.claims.Claims`."""
+    """One claim a fingerprint. Implements `kernel.llm.claims.Claims`.
+
+    While `keeps` is false, claims are lost as soon as they are given.
+    """
 
     def __init__(self) -> None:
         self.held: set[str] = set()
+        self.keeps = True
+
+    def is_held(self) -> bool:
+        return self.keeps
 
     @asynccontextmanager
-    async def claim(self, fingerprint: str) -> AsyncIterator[bool]:
+    async def claim(self, fingerprint: str) -> AsyncIterator[Claim | None]:
         if fingerprint in self.held:
-            yield False
+            yield None
             return
         self.held.add(fingerprint)
         try:
-            yield True
+            yield self
         finally:
             self.held.discard(fingerprint)
 
@@ -206,16 +214,24 @@ class Asking:
         self.access = provider_access()
         self.stage = stage or StageSettings()
         self.troubles: list[str | None] = []
-        self.asker = Asker(
+        self.holds: list[str | None] = []
+        self.caller = Caller(
             self.provider,
+            self.cache,
+            RateLimit(0, clock=self.time.clock, sleep=self.time.sleep),
+            self.metrics,
+            Holding(self.holds.append, sleep=self.time.sleep),
+            note_trouble=self.troubles.append,
+        )
+        self.asker = Asker(
+            self.caller,
             self.access,
             self.cache,
             self.claims,
-            RateLimit(0, clock=self.time.clock, sleep=self.time.sleep),
             self.stage,
             self.metrics,
+            clock=self.time.clock,
             sleep=self.time.sleep,
-            note_trouble=self.troubles.append,
         )
 
     def sample(self, name: str, **labels: str) -> float:

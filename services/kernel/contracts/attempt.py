@@ -28,6 +28,8 @@ class Attempt(Contract):
     fingerprint: str | None = None
     generation_id: str | None = None
     model: str | None = None
+    prompt_tokens: int = Field(default=0, ge=0)
+    completion_tokens: int = Field(default=0, ge=0)
     cost_usd: Usd = Decimal(0)
     started_at: datetime
     finished_at: datetime | None = None

@@ -21,12 +21,16 @@ class BatchOpened(Contract):
 
 
 class BatchCancelled(Contract):
-    """Nothing more is spent on the batch; what is finished stays."""
+    """Nothing more is spent on the batch; what is finished stays.
+
+    `undone_at`: since then it goes on after all.
+    """
 
     version: Literal[1] = 1
     batch: Batch
     note: str | None = None
     cancelled_at: datetime
+    undone_at: datetime | None = None
 
 
 class BatchProgress(Contract):

@@ -8,7 +8,8 @@ whoever waits looks before every try for the claim.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import secrets
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Protocol
 
@@ -20,60 +21,129 @@ from services.kernel.errors import Outage
 from services.kernel.nats_faults import NATS_FAULTS
 
 
+class Claim(Protocol):
+    """The right to call for a fingerprint."""
+
+    def is_held(self) -> bool:
+        """False when it may have passed to somebody else, because it could not be renewed."""
+        ...
+
+
 class Claims(Protocol):
     """Who may call for a fingerprint."""
 
-    def claim(self, fingerprint: str) -> AbstractAsyncContextManager[bool]:
-        """True inside the block for one at a time; False: somebody else is asking right now."""
+    def claim(self, fingerprint: str) -> AbstractAsyncContextManager[Claim | None]:
+        """A claim inside the block for one at a time; None: somebody else is asking right now."""
         ...
 
 
 class BucketClaims:
     """Claims in a KV bucket whose keys live `ttl_s` seconds after they were last written.
 
-    A replica that dies keeps its claim that long; one whose event loop stands still for longer
-    loses it, and the call may then be made twice.
+    A replica that dies keeps its claim that long; one that is cut off from the bucket for longer
+    loses it, and knows. `clock` gives seconds.
     """
 
-    def __init__(self, bucket: KeyValue, *, ttl_s: float, holder: str) -> None:
+    def __init__(
+        self,
+        bucket: KeyValue,
+        *,
+        ttl_s: float,
+        holder: str,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
         self._bucket = bucket
-        self._interval_s = ttl_s / 3
-        self._holder = holder.encode()
-        self._log = structlog.get_logger()
+        self._ttl_s = ttl_s
+        self._holder = holder
+        self._clock = clock or (lambda: asyncio.get_running_loop().time())
 
     @asynccontextmanager
-    async def claim(self, fingerprint: str) -> AsyncIterator[bool]:
+    async def claim(self, fingerprint: str) -> AsyncIterator[Claim | None]:
         """Raises Outage when the bucket can't be written: without a claim nothing is paid."""
-        revision = await self._take(fingerprint)
-        if revision is None:
-            yield False
+        token = f"{self._holder}:{secrets.token_hex(4)}".encode()
+        claim = _BucketClaim(self._bucket, fingerprint, token, self._ttl_s, self._clock)
+        if not await claim.take():
+            yield None
             return
-        renewing = asyncio.create_task(self._renew(fingerprint, revision))
+        renewing = asyncio.create_task(claim.renew())
         try:
-            yield True
+            yield claim
         except BaseException:
             renewing.cancel()
-            with suppress(*NATS_FAULTS):  # It expires by itself, a little later.
-                await self._bucket.delete(fingerprint)
+            await claim.release()
             raise
         finally:
             renewing.cancel()
 
-    async def _take(self, fingerprint: str) -> int | None:
+
+class _BucketClaim:
+    """One claim: the key, the revision at which it is ours, and since when."""
+
+    def __init__(
+        self,
+        bucket: KeyValue,
+        fingerprint: str,
+        token: bytes,
+        ttl_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._bucket = bucket
+        self._fingerprint = fingerprint
+        self._token = token
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._revision = 0
+        self._renewed_at = 0.0
+        self._is_lost = False
+
+    def is_held(self) -> bool:
+        return not self._is_lost and self._clock() - self._renewed_at < self._ttl_s
+
+    async def take(self) -> bool:
+        asked_at = self._clock()
         try:
-            return await self._bucket.create(fingerprint, self._holder)
+            self._revision = await self._bucket.create(self._fingerprint, self._token)
         except (KeyWrongLastSequenceError, KeyNotFoundError):
-            return None  # Taken; or gone while the client looked who has it: ours the next time.
+            return False  # Taken; or gone while the client looked who has it: ours the next time.
         except NATS_FAULTS as error:
             raise Outage(f"the call can't be claimed: {error!r}") from error
+        self._renewed_at = asked_at
+        return True
 
-    async def _renew(self, fingerprint: str, revision: int) -> None:
-        while True:
-            await asyncio.sleep(self._interval_s)
+    async def renew(self) -> None:
+        """Every third of its life, until it is lost. Runs until it is cancelled."""
+        while not self._is_lost:
+            await asyncio.sleep(self._ttl_s / 3)
             try:
-                revision = await self._bucket.update(fingerprint, self._holder, last=revision)
-            except KeyWrongLastSequenceError:
-                self._log.warning("claim.lost", fingerprint=fingerprint)
-                return
+                await self._renew_once()
             except NATS_FAULTS as error:
-                self._log.warning("claim.unrenewed", fingerprint=fingerprint, error=repr(error))
+                structlog.get_logger().warning(
+                    "claim.unrenewed", fingerprint=self._fingerprint, error=repr(error)
+                )
+
+    async def _renew_once(self) -> None:
+        asked_at = self._clock()
+        try:
+            self._revision = await self._bucket.update(
+                self._fingerprint, self._token, last=self._revision
+            )
+        except KeyWrongLastSequenceError:
+            self._is_lost = not await self._is_ours_after_all()
+            if self._is_lost:
+                structlog.get_logger().warning("claim.lost", fingerprint=self._fingerprint)
+        else:
+            self._renewed_at = asked_at
+
+    async def _is_ours_after_all(self) -> bool:
+        """A renewal whose answer was lost has moved the revision on."""
+        try:
+            entry = await self._bucket.get(self._fingerprint)
+        except KeyNotFoundError:
+            return False
+        self._revision = entry.revision or 0
+        return entry.value == self._token
+
+    async def release(self) -> None:
+        """Only what is still ours; else it expires by itself, a little later."""
+        with suppress(*NATS_FAULTS):
+            await self._bucket.delete(self._fingerprint, last=self._revision)

@@ -11,8 +11,10 @@ from contextlib import asynccontextmanager
 from nats.js import JetStreamContext
 
 from services.kernel import topology
+from services.kernel.holding import Holding
 from services.kernel.llm.asker import Asker
 from services.kernel.llm.cache import BucketCache
+from services.kernel.llm.calling import Caller
 from services.kernel.llm.claims import BucketClaims
 from services.kernel.llm.http_provider import open_http_provider
 from services.kernel.llm.rate_limit import RateLimit
@@ -27,6 +29,7 @@ async def open_asker(
     stage: StageSettings,
     metrics: Metrics,
     dependencies: MutableMapping[str, str | None],
+    holding: Holding,
 ) -> AsyncIterator[Asker]:
     """Raises SettingsError when the provider is only half chosen."""
     access = resolve_provider(settings)
@@ -45,6 +48,5 @@ async def open_asker(
         def note_trouble(reason: str | None) -> None:
             dependencies["provider"] = reason
 
-        yield Asker(
-            provider, access, cache, claims, limit, stage, metrics, note_trouble=note_trouble
-        )
+        caller = Caller(provider, cache, limit, metrics, holding, note_trouble=note_trouble)
+        yield Asker(caller, access, cache, claims, stage, metrics)

@@ -3,33 +3,41 @@
 A record is written before a call and settled after it, so a process that dies leaves a trace: an
 attempt `started` and never settled. The server's delivery count can't do this (it rises when a
 replica stops and can fall back after a crash).
+
+A message can be in two hands at once, when a replica was cut off from the server for longer than
+ack_wait. Whoever begins a call then finds the other's open: it becomes `uncertain`, and stays so
+when its answer comes after all, with what it cost.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Protocol, TypeVar
+from typing import Any, Protocol
 
-from nats.js.errors import (
-    KeyNotFoundError,
-    KeyWrongLastSequenceError,
-)
 from nats.js.kv import KeyValue
 
 from services.kernel import topology
 from services.kernel.contracts.attempt import Attempt, AttemptHistory, Outcome
 from services.kernel.contracts.provenance import Usage
-from services.kernel.errors import Outage, PipelineError
-from services.kernel.nats_faults import NATS_FAULTS
+from services.kernel.errors import BatchCancelled, PermanentError, PipelineError
+from services.kernel.stream.attempt_changes import (
+    appended,
+    begun,
+    failed,
+    put_off,
+    settled,
+    taken_over,
+    unmarked,
+    was_taken_over,
+)
+from services.kernel.stream.attempt_record import AttemptRecord
 from services.kernel.stream.incoming import Identity
-
-T = TypeVar("T")
 
 
 class AlreadyDone(PipelineError):
-    """The next stream holds the result already; there is nothing left to do or to pay."""
+    """The term has ended in this service already; there is nothing left to do or to pay."""
 
 
 class PaidFor(Protocol):
@@ -48,20 +56,31 @@ class PaidFor(Protocol):
 class AttemptLedger:
     """The attempts for one delivery. Implements `kernel.llm.asker.Ledger`.
 
-    `is_done` tells whether the next stream holds the result; it is asked only when somebody has
-    worked on this term before.
+    `has_ended` tells whether the term's result or its dead letter stands; it is asked only when
+    somebody has worked on this term before. `is_cancelled`: nothing more may be spent on it.
     """
 
     def __init__(
-        self, bucket: KeyValue, key: str, *, replay: int, is_done: Callable[[], Awaitable[bool]]
+        self,
+        record: AttemptRecord,
+        identity: Identity,
+        *,
+        replay: int,
+        max_attempts: int,
+        has_ended: Callable[[], Awaitable[bool]],
+        is_cancelled: Callable[[], bool],
     ) -> None:
-        self._bucket = bucket
-        self._key = key
+        self._record = record
+        self._identity = identity
         self._replay = replay
-        self._is_done = is_done
-        self._revision: int | None = None
-        self._open: int | None = None
-        self.history = AttemptHistory()
+        self._max_attempts = max_attempts
+        self._has_ended = has_ended
+        self._is_cancelled = is_cancelled
+        self._open: str | None = None
+
+    @property
+    def history(self) -> AttemptHistory:
+        return self._record.history
 
     @property
     def used(self) -> int:
@@ -69,181 +88,140 @@ class AttemptLedger:
         return self.history.count(self._replay)
 
     @property
-    def answered(self) -> bool:
-        """The last attempt got its answer: what is left to do costs nothing."""
-        last = self.history.attempts[-1:]
-        return bool(last) and last[0].outcome == "billed" and last[0].error is None
-
-    @property
     def in_attempt(self) -> bool:
         """This delivery has an attempt of its own on record."""
         return self._open is not None
 
+    @property
+    def was_taken_over(self) -> bool:
+        """Somebody else has the message now, and decides what becomes of it."""
+        return self._open is not None and was_taken_over(self.history.attempts, self._open)
+
+    async def take_over(self) -> None:
+        """Before the term is given up: a call that another hand has open can't publish any more."""
+        if self._record.is_known:
+            own = self._open
+            await self._record.change(lambda attempts: taken_over(attempts, own))
+
     async def reopen(self) -> None:
-        """Reads what earlier deliveries left, for a message that was handed out before."""
-        await self._load()
-        if await self._is_done():
-            raise AlreadyDone(self._key)
+        """Reads what earlier deliveries left.
+
+        Raises AlreadyDone when the term has ended, and PermanentError when its attempts are used
+        up: then handling it may be what ends its process each time.
+        """
+        await self._record.load()
+        await self._check_open()
+
+    async def _check_open(self) -> None:
+        if await self._has_ended():
+            raise AlreadyDone(f"{self._identity.batch}/{self._identity.id} has ended")
+        if self.used >= self._max_attempts and not self._is_answered():
+            raise PermanentError(
+                f"given up after {self.used} attempts that ended without an answer; "
+                "handling it may have ended its process each time",
+                reason="attempts_used_up",
+            )
 
     async def mark_started(self) -> None:
         """Counts an attempt before any work: what kills its process each time runs out of them."""
         if self._open is None:
-            await self._append(Attempt(replay=self._replay, outcome="started", started_at=_now()))
+            await self._append(self._new())
 
     async def begin(self, fingerprint: str) -> None:
-        """Records a call before it is sent. Raises AlreadyDone when the result exists."""
-        if self._revision is None and await self._first(fingerprint):
-            return
-        if self._revision is None:
-            await self.reopen()
-        call = Attempt(
-            replay=self._replay, outcome="started", fingerprint=fingerprint, started_at=_now()
-        )
-        if self._open is None or self._current().fingerprint is not None:
-            await self._append(call)  # A second call of this delivery is a call of its own.
-        else:
-            await self._replace(call)
+        """Records a call before it is sent.
+
+        Raises BatchCancelled when nothing more may be spent, and what `reopen` raises.
+        """
+        if self._is_cancelled():
+            raise BatchCancelled(f"batch {self._identity.batch} was cancelled")
+        call = self._new(fingerprint)
+        if not self._record.is_known:
+            if await self._record.create(call):
+                self._open = call.id
+                return
+            await self._record.load()
+            if not self._has(call):  # It may be there all the same: the answer was lost.
+                await self._check_open()
+        marked = self._open if self._current_fingerprint() is None else None
+        await self._record.change(lambda attempts: begun(attempts, call, marked))
+        self._open = call.id
 
     async def settle(
-        self,
-        outcome: Outcome,
-        *,
-        cost_usd: Decimal = Decimal(0),
-        generation_id: str | None = None,
-        model: str | None = None,
-        error: str | None = None,
+        self, outcome: Outcome, *, paid_for: PaidFor | None = None, error: str | None = None
     ) -> None:
-        """Records how the call that was begun ended."""
-        settled = self._current().model_copy(
-            update={
-                "outcome": outcome,
-                "cost_usd": cost_usd,
-                "generation_id": generation_id,
-                "model": model,
-                "error": error,
-                "finished_at": _now(),
-            }
-        )
+        """Records how the call that was begun ended, and what was paid for it."""
+        settlement = _settlement(outcome, paid_for, error)
+        own = self._own()
         if outcome == "throttled":
-            await self._put_off(settled)
+            await self._record.change(lambda attempts: put_off(attempts, own, settlement))
+            self._open = None
         else:
-            await self._replace(settled)
-
-    async def _put_off(self, throttled: Attempt) -> None:
-        """Refusals in a row become one entry: a provider may turn us away for days."""
-        assert self._open is not None, "put off a call that was never begun"  # noqa: S101
-        earlier = self.history.attempts[: self._open]
-        before = earlier[-1] if earlier else None
-        if before and before.outcome == "throttled" and before.replay == throttled.replay:
-            times = before.times + 1
-            throttled = throttled.model_copy(
-                update={"times": times, "started_at": before.started_at}
-            )
-            earlier = earlier[:-1]
-        await self._store(AttemptHistory(attempts=(*earlier, throttled)))
-        self._open = None
+            await self._record.change(lambda attempts: settled(attempts, own, settlement))
 
     async def recover(self, fingerprint: str, completion: PaidFor) -> bool:
         """Settles a call of an earlier delivery that died after its answer was put in the cache.
 
         Only redelivered messages have such calls, and their history is loaded.
         """
-        for index, attempt in enumerate(self.history.attempts):
-            if attempt.outcome == "started" and attempt.fingerprint == fingerprint:
-                settled = attempt.model_copy(
-                    update={
-                        "outcome": "billed",
-                        "cost_usd": completion.usage.cost_usd,
-                        "generation_id": completion.generation_id,
-                        "model": completion.model,
-                        "finished_at": _now(),
-                    }
-                )
-                await self._replace(settled, index)
-                return True
-        return False
+        calls = [
+            attempt.id
+            for attempt in self.history.attempts
+            if attempt.outcome == "started" and attempt.fingerprint == fingerprint and attempt.id
+        ]
+        if not calls:
+            return False
+        settlement = _settlement("billed", completion, None)
+        await self._record.change(lambda attempts: settled(attempts, calls[0], settlement))
+        return True
 
     async def fail(self, error: str) -> None:
         """Notes why this delivery failed, on its attempt or on a new one without a call."""
-        if self._revision is None:
-            await self._load()
+        now = _now()
         if self._open is None:
-            failed = Attempt(
-                replay=self._replay,
-                outcome="failed",
-                started_at=_now(),
-                finished_at=_now(),
-                error=error,
+            failure = self._new().model_copy(
+                update={"outcome": "failed", "error": error, "finished_at": now}
             )
-            await self._append(failed)
-            return
-        current = self._current()
-        outcome = "failed" if current.outcome == "started" else current.outcome
-        await self._replace(
-            current.model_copy(update={"outcome": outcome, "error": error, "finished_at": _now()})
-        )
+            await self._append(failure)
+        else:
+            own = self._own()
+            await self._record.change(lambda attempts: failed(attempts, own, error, now))
 
     async def take_back(self) -> None:
         """Uncounts an attempt that was only marked: a call that was begun stays on record."""
-        if self._open is None or self._current().outcome != "started":
+        if self._open is None or self._current_fingerprint() is not None:
             return
-        if self._current().fingerprint is None:
-            attempts = list(self.history.attempts)
-            del attempts[self._open]
-            await self._store(AttemptHistory(attempts=tuple(attempts)))
-            self._open = None
-
-    def _current(self) -> Attempt:
-        assert self._open is not None, "settled a call that was never begun"  # noqa: S101
-        return self.history.attempts[self._open]
-
-    async def _first(self, fingerprint: str) -> bool:
-        """Creates the record; False when there is one already."""
-        first = Attempt(
-            replay=self._replay, outcome="started", fingerprint=fingerprint, started_at=_now()
-        )
-        history = AttemptHistory(attempts=(first,))
-        try:
-            self._revision = await _guarded(
-                self._bucket.create(self._key, history.to_bytes(), validate_keys=False)
-            )
-        except KeyWrongLastSequenceError:
-            return False
-        self.history, self._open = history, 0
-        return True
+        own = self._own()
+        await self._record.change(lambda attempts: unmarked(attempts, own))
+        self._open = None
 
     async def _append(self, attempt: Attempt) -> None:
-        await self._store(AttemptHistory(attempts=(*self.history.attempts, attempt)))
-        self._open = len(self.history.attempts) - 1
+        await self._record.change(lambda attempts: appended(attempts, attempt))
+        self._open = attempt.id
 
-    async def _replace(self, attempt: Attempt, index: int | None = None) -> None:
-        at = self._open if index is None else index
-        assert at is not None, "replaced an attempt that was never begun"  # noqa: S101
-        attempts = list(self.history.attempts)
-        attempts[at] = attempt
-        await self._store(AttemptHistory(attempts=tuple(attempts)))
+    def _new(self, fingerprint: str | None = None) -> Attempt:
+        return Attempt(
+            id=secrets.token_hex(4),
+            replay=self._replay,
+            outcome="started",
+            fingerprint=fingerprint,
+            started_at=_now(),
+        )
 
-    async def _store(self, history: AttemptHistory) -> None:
-        try:
-            self._revision = await _guarded(
-                self._bucket.update(
-                    self._key, history.to_bytes(), last=self._revision, validate_keys=False
-                )
-            )
-        except KeyWrongLastSequenceError as error:
-            # Another replica has the same message in hand: let one of the two come back later.
-            raise Outage(f"attempts of {self._key} were written by somebody else") from error
-        self.history = history
+    def _has(self, attempt: Attempt) -> bool:
+        return any(a.id == attempt.id for a in self.history.attempts)
 
-    async def _load(self) -> None:
-        try:
-            entry = await _guarded(self._bucket.get(self._key, validate_keys=False))
-        except KeyNotFoundError as error:
-            # A deleted key keeps a marker, whose revision the next write must name.
-            self._revision = getattr(error.entry, "revision", None) or 0
-            return
-        self._revision = entry.revision or 0
-        self.history = AttemptHistory.model_validate_json(entry.value or b"{}")
+    def _own(self) -> str:
+        assert self._open is not None, "settled a call that was never begun"  # noqa: S101
+        return self._open
+
+    def _current_fingerprint(self) -> str | None:
+        own = (a.fingerprint for a in self.history.attempts if a.id == self._open)
+        return next(own, None) if self._open else None
+
+    def _is_answered(self) -> bool:
+        """The last attempt got its answer: what is left to do costs nothing."""
+        last = self.history.attempts[-1:]
+        return bool(last) and last[0].outcome == "billed" and last[0].error is None
 
 
 class AttemptStore:
@@ -254,20 +232,36 @@ class AttemptStore:
         self._service = service
 
     def ledger(
-        self, identity: Identity, *, replay: int, is_done: Callable[[], Awaitable[bool]]
+        self,
+        identity: Identity,
+        *,
+        replay: int,
+        max_attempts: int,
+        has_ended: Callable[[], Awaitable[bool]],
+        is_cancelled: Callable[[], bool] = lambda: False,
     ) -> AttemptLedger:
         key = topology.attempts_key(self._service, identity.batch, identity.id)
-        return AttemptLedger(self._bucket, key, replay=replay, is_done=is_done)
+        return AttemptLedger(
+            AttemptRecord(self._bucket, key),
+            identity,
+            replay=replay,
+            max_attempts=max_attempts,
+            has_ended=has_ended,
+            is_cancelled=is_cancelled,
+        )
 
 
-async def _guarded(call: Awaitable[T]) -> T:
-    """Bucket faults become Outage; an answer about the key itself passes through."""
-    try:
-        return await call
-    except (KeyWrongLastSequenceError, KeyNotFoundError):
-        raise
-    except NATS_FAULTS as error:
-        raise Outage(f"the attempts can't be recorded: {error!r}") from error
+def _settlement(outcome: Outcome, paid_for: PaidFor | None, error: str | None) -> dict[str, Any]:
+    settlement: dict[str, Any] = {"outcome": outcome, "error": error, "finished_at": _now()}
+    if paid_for is not None:
+        settlement |= {
+            "model": paid_for.model,
+            "generation_id": paid_for.generation_id,
+            "prompt_tokens": paid_for.usage.prompt_tokens,
+            "completion_tokens": paid_for.usage.completion_tokens,
+            "cost_usd": paid_for.usage.cost_usd,
+        }
+    return settlement
 
 
 def _now() -> datetime:

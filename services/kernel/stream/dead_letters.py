@@ -45,7 +45,13 @@ def dead_letter(
     )
 
 
+CANCELLED = "cancelled"
+"""The reason on the record of a term whose batch was cancelled."""
+
+
 def subject_of(letter: DeadLetter) -> str:
+    if letter.reason == CANCELLED:
+        return topology.cancelled_subject(letter.service, letter.batch, letter.letter_id)
     return topology.dead_subject(letter.service, letter.batch, letter.letter_id)
 
 

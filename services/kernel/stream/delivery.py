@@ -2,15 +2,17 @@
 
     guard → handle → publish, await the PubAck → ack
     any error → RetryPolicy.decide → nak(delay) | dead letter, then ack
+    its batch was cancelled → a record that says so, then ack
 
 What happens when the process dies at any of these arrows: the server hands the message out again,
-and everything up to the arrow is found done (first write wins, the cache, the ledger).
+and everything up to the arrow is found done (first write wins, the cache, the ledger). What can't
+be published is held in hand until it can.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 from typing import Protocol
 
@@ -19,12 +21,13 @@ from nats.aio.msg import Msg
 from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from services.kernel import topology
-from services.kernel.errors import Outage, PermanentError
+from services.kernel.errors import BatchCancelled, Outage, PermanentError
+from services.kernel.holding import Holding
 from services.kernel.metrics import Metrics
 from services.kernel.nats_faults import NATS_FAULTS
 from services.kernel.stream.attempts import AlreadyDone, AttemptLedger, AttemptStore
-from services.kernel.stream.checkpoint import Checkpoint
-from services.kernel.stream.dead_letters import dead_letter, subject_of
+from services.kernel.stream.dead_letters import CANCELLED, dead_letter, subject_of
+from services.kernel.stream.endings import Endings
 from services.kernel.stream.in_hand import InHand
 from services.kernel.stream.incoming import (
     Identity,
@@ -36,6 +39,10 @@ from services.kernel.stream.incoming import (
 from services.kernel.stream.outgoing import Publisher
 from services.kernel.stream.retry import GiveUp, Retry, RetryPolicy
 from services.kernel.stream.trace import Trace
+
+
+class _TakenOver(Exception):
+    """The message is in another hand by now: any answer of ours would be about that delivery."""
 
 
 class Handler(Protocol):
@@ -57,10 +64,12 @@ class Delivery:
         *,
         publisher: Publisher,
         attempts: AttemptStore,
-        next_checkpoint: Checkpoint,
+        endings: Endings,
         policy: RetryPolicy,
         in_hand: InHand,
+        holding: Holding,
         metrics: Metrics,
+        cancelled: Container[str] = (),
         identify: Callable[[Incoming], Identity] = identity_of_subject,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -68,9 +77,11 @@ class Delivery:
         self._handle = handle
         self._publisher = publisher
         self._attempts = attempts
-        self._next = next_checkpoint
+        self._endings = endings
         self._policy = policy
         self._in_hand = in_hand
+        self._holding = holding
+        self._cancelled = cancelled
         self._metrics = metrics
         self._identify = identify
         self._jitter = jitter
@@ -83,7 +94,9 @@ class Delivery:
         ledger = self._attempts.ledger(
             identity,
             replay=incoming.replay,
-            is_done=lambda: self._next.holds(identity.batch, identity.id),
+            max_attempts=self._policy.max_attempts,
+            has_ended=lambda: self._endings.has_ended(identity, incoming.replay),
+            is_cancelled=lambda: identity.batch in self._cancelled,
         )
         with (
             self._in_hand.work_on(message),
@@ -96,9 +109,12 @@ class Delivery:
             ),
         ):
             try:
-                outcome = await self._carry(incoming, ledger, trace)
+                outcome = await self._carry(incoming, identity, ledger, trace)
             except AlreadyDone:
                 outcome = "duplicate"
+            except _TakenOver:
+                self._note_taken_over()
+                return
             except Exception as error:
                 await self._answer_failure(message, incoming, identity, ledger, error)
                 return
@@ -106,24 +122,27 @@ class Delivery:
             self._metrics.completed(outcome)
             self._log.debug("message.completed", outcome=outcome)
 
-    async def _carry(self, incoming: Incoming, ledger: AttemptLedger, trace: Trace) -> str:
+    async def _carry(
+        self, incoming: Incoming, identity: Identity, ledger: AttemptLedger, trace: Trace
+    ) -> str:
+        if identity.batch in self._cancelled:
+            await ledger.reopen()
+            raise BatchCancelled(f"batch {identity.batch} was cancelled")
         if incoming.redelivered or incoming.replay:
             await ledger.reopen()
-            if ledger.used >= self._policy.max_attempts and not ledger.answered:
-                raise PermanentError(
-                    f"given up after {ledger.used} attempts that ended without an answer; "
-                    "handling it may have ended its process each time",
-                    reason="attempts_used_up",
-                )
             await ledger.mark_started()
             bind_contextvars(attempt=ledger.used)
         outgoing = await self._handle(incoming, ledger)
+        if ledger.was_taken_over:
+            raise _TakenOver
         if outgoing is None:
             return "published"
         headers = {topology.TRACEPARENT: trace.header()}
         if incoming.replay:
             headers[topology.REPLAYS] = str(incoming.replay)
-        return await self._publisher.publish(outgoing.subject, outgoing.body, headers=headers)
+        return await self._holding.until_written(
+            lambda: self._publisher.publish(outgoing.subject, outgoing.body, headers=headers)
+        )
 
     async def _answer_failure(
         self,
@@ -136,10 +155,16 @@ class Delivery:
         """When even the answer fails, the server's ack clock hands the message out again."""
         try:
             await self._decide(message, incoming, identity, ledger, error)
+        except _TakenOver:
+            self._note_taken_over()
         except Exception as second:
             self._log.warning(
                 "answer.failed", error=repr(second), after=repr(error), hint="will be redelivered"
             )
+
+    def _note_taken_over(self) -> None:
+        self._log.warning("message.taken_over", hint="another replica answers it")
+        self._metrics.completed("deferred")
 
     async def _decide(
         self,
@@ -149,20 +174,13 @@ class Delivery:
         ledger: AttemptLedger,
         error: Exception,
     ) -> None:
-        match await self._verdict(incoming, ledger, error):
+        verdict = await self._verdict(incoming, ledger, error)
+        if ledger.was_taken_over:
+            raise _TakenOver from error
+        match verdict:
             case GiveUp(reason):
-                letter = dead_letter(
-                    self._service,
-                    incoming,
-                    identity,
-                    reason=reason,
-                    error=error,
-                    history=ledger.history,
-                )
-                await self._publisher.publish(subject_of(letter), letter.to_bytes())
+                await self._end(incoming, identity, ledger, error, reason)
                 await self._ack(message)
-                self._metrics.completed("dead")
-                self._log.warning("message.dead", reason=reason, error=letter.message)
             case Retry(delay_s):
                 await message.nak(delay=delay_s)
                 self._metrics.completed("deferred" if isinstance(error, Outage) else "retried")
@@ -173,9 +191,44 @@ class Delivery:
                     error=str(error),
                 )
 
+    async def _end(
+        self,
+        incoming: Incoming,
+        identity: Identity,
+        ledger: AttemptLedger,
+        error: Exception,
+        reason: str,
+    ) -> None:
+        """Writes the record of a term that became nothing; one that stands is left as it is."""
+        await ledger.take_over()
+        if await self._endings.has_ended(identity, incoming.replay):
+            self._metrics.completed("duplicate")
+            return
+        letter = dead_letter(
+            self._service,
+            incoming,
+            identity,
+            reason=reason,
+            error=error,
+            history=ledger.history,
+        )
+        await self._holding.until_written(
+            lambda: self._publisher.publish(subject_of(letter), letter.to_bytes())
+        )
+        if reason == CANCELLED:
+            self._metrics.completed("cancelled")
+            self._log.info("message.cancelled")
+        else:
+            self._metrics.completed("dead")
+            self._log.warning("message.dead", reason=reason, error=letter.message)
+
     async def _verdict(
         self, incoming: Incoming, ledger: AttemptLedger, error: Exception
     ) -> Retry | GiveUp:
+        if isinstance(error, BatchCancelled):
+            with suppress(Outage):
+                await ledger.take_back()
+            return GiveUp(CANCELLED)
         verdict = self._policy.decide(error, attempt=max(ledger.used, 1), jitter=self._jitter())
         if isinstance(verdict, Retry) and not verdict.uses_attempt:
             with suppress(Outage):  # When the bucket is away too, the mark stays counted.

@@ -29,12 +29,17 @@ class Incoming:
     @property
     def replay(self) -> int:
         """How often a person sent this message again."""
-        value = self.headers.get(topology.REPLAYS, "0")
-        return int(value) if value.isascii() and value.isdigit() else 0
+        return replay_count(self.headers)
 
     @property
     def redelivered(self) -> bool:
         return self.deliveries > 1
+
+
+def replay_count(headers: Mapping[str, str]) -> int:
+    """What the header says; 0 for none, and for what is no number."""
+    value = headers.get(topology.REPLAYS, "0")
+    return int(value) if value.isascii() and value.isdigit() else 0
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from decimal import Decimal
 
 import pytest
-from asking_fakes import SECRET, Asking, access, completion, started, until
+from asking_fakes import SECRET, Asking, MemoryClaims, access, completion, started, until
 
 from services.kernel.contracts.attempt import Outcome
 from services.kernel.errors import (
@@ -21,6 +22,7 @@ from services.kernel.errors import (
     UncertainCall,
 )
 from services.kernel.llm.asker import Answer
+from services.kernel.llm.claims import Claim
 from services.kernel.llm.prompt import Prompt, completion_request
 from services.kernel.llm.provider import Completion, UnfitCompletion
 
@@ -88,7 +90,7 @@ async def test_the_provenance_says_how_the_answer_came_about() -> None:
 async def test_a_cache_hit_takes_no_permit_no_call_and_no_ledger_entry() -> None:
     asking = Asking()
     asking.cache.completions[fingerprint(asking)] = completion("kept")
-    asking.asker._rate_limit.cool_down(3_600)
+    asking.caller._rate_limit.cool_down(3_600)
     answer = await asked(asking)
     assert answer.reply == "kept"
     assert asking.journal == ["cache.get", "recover"]
@@ -226,13 +228,54 @@ async def test_a_completion_that_the_parser_stumbles_over_is_billed_all_the_same
     assert asking.cache.completions == {}
 
 
-async def test_a_paid_answer_is_given_even_if_the_cache_can_not_take_it() -> None:
+async def test_a_paid_answer_is_held_until_the_cache_has_it() -> None:
     asking = Asking(completion("yes"))
-    asking.cache.is_full = True
+    asking.cache.full_for = 2
     answer = await asked(asking)
     assert (answer.reply, answer.provenance.cached) == ("yes", False)
-    assert asking.journal[-2:] == ["cache.put", "settle billed"]
-    assert asking.ledger.last.error is None
+    assert asking.journal == [
+        *("cache.get", "begin", "call"),
+        *("cache.put", "sleep 0.1", "cache.put", "sleep 0.2", "cache.put"),
+        "settle billed",
+    ]
+    assert asking.cache.completions
+    assert asking.holds == ["the cache is full", "the cache is full", None]
+
+
+async def test_how_a_call_ended_is_held_until_it_is_on_record() -> None:
+    asking = Asking(UncertainCall("cut off"))
+    asking.ledger.away_for = 1
+    with pytest.raises(UncertainCall):
+        await asked(asking)
+    assert asking.journal[2:] == ["call", "settle uncertain", "sleep 0.1", "settle uncertain"]
+    assert asking.ledger.last.outcome == "uncertain"
+
+
+async def test_a_success_whose_claim_was_lost_is_no_sure_one_and_still_shows_its_cost() -> None:
+    asking = Asking(completion("yes", cost_usd="0.0021"))
+    asking.claims.keeps = False
+    await asked(asking)
+    attempt = asking.ledger.last
+    assert (attempt.outcome, attempt.cost_usd) == ("uncertain", Decimal("0.0021"))
+    assert attempt.error == "answered after its claim was lost"
+
+
+async def test_who_gets_the_claim_late_looks_into_the_cache_once_more() -> None:
+    """Between the look and the claim somebody else may have asked, been answered and gone."""
+    asking = Asking()
+    print_ = fingerprint(asking)
+
+    class SlowClaims(MemoryClaims):
+        @asynccontextmanager
+        async def claim(self, fingerprint: str) -> AsyncIterator[Claim | None]:
+            asking.time.now += 0.35
+            asking.cache.completions[print_] = completion("theirs")
+            yield self
+
+    asking.asker._claims = SlowClaims()
+    answer = await asked(asking)
+    assert (answer.reply, answer.provenance.cached) == ("theirs", True)
+    assert "call" not in asking.journal
 
 
 async def test_a_long_error_is_cut_before_it_goes_into_the_ledger() -> None:
@@ -249,7 +292,7 @@ async def test_a_call_that_is_cancelled_stays_begun() -> None:
             raise AssertionError
 
     asking = Asking()
-    asking.asker._provider = Hanging()
+    asking.caller._provider = Hanging()
     task = asyncio.create_task(asked(asking))
     await until(lambda: "begin" in asking.journal)
     task.cancel()

@@ -1,0 +1,172 @@
+"""One call of a model, and what its money needs: permit → ledger → call → cache → ledger.
+
+What is known here alone, an answer and how a call ended, is held until it is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import structlog
+
+from services.kernel.contracts.attempt import AttemptHistory, Outcome
+from services.kernel.errors import (
+    PipelineError,
+    ProviderBlocked,
+    Throttled,
+    TransientError,
+    UncertainCall,
+)
+from services.kernel.holding import Holding
+from services.kernel.llm.cache import CompletionCache
+from services.kernel.llm.claims import Claim
+from services.kernel.llm.prompt import CompletionRequest
+from services.kernel.llm.provider import Completion, Provider, UnfitCompletion
+from services.kernel.llm.rate_limit import RateLimit
+from services.kernel.metrics import Metrics
+
+ReplyT = TypeVar("ReplyT")
+Parse = Callable[[Completion], ReplyT]
+"""Raises ReplyRejected for an unfit completion."""
+
+_STORY_MAX_CHARACTERS = 500
+"""Of an error in the ledger: its records are small, and an error can quote a whole reply."""
+
+
+class Ledger(Protocol):
+    """Where every call is recorded: before it is sent, and how it ended."""
+
+    @property
+    def history(self) -> AttemptHistory: ...
+
+    @property
+    def used(self) -> int: ...
+
+    async def begin(self, fingerprint: str) -> None: ...
+
+    async def settle(
+        self, outcome: Outcome, *, paid_for: Completion | None = ..., error: str | None = ...
+    ) -> None: ...
+
+    async def recover(self, fingerprint: str, completion: Completion) -> bool:
+        """Settles a call whose process died after its answer was put into the cache."""
+        ...
+
+
+class Caller:
+    """Calls one provider. `note_trouble` hears why it does not serve us, and None when it does."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        cache: CompletionCache,
+        rate_limit: RateLimit,
+        metrics: Metrics,
+        holding: Holding,
+        *,
+        note_trouble: Callable[[str | None], None] = lambda _reason: None,
+    ) -> None:
+        self._provider = provider
+        self._cache = cache
+        self._rate_limit = rate_limit
+        self._metrics = metrics
+        self._holding = holding
+        self._note_trouble = note_trouble
+        self._log = structlog.get_logger()
+
+    async def call(
+        self,
+        request: CompletionRequest,
+        parse: Parse[ReplyT],
+        ledger: Ledger,
+        claim: Claim,
+    ) -> tuple[Completion, ReplyT]:
+        """The completion and its reply, for whoever holds the claim. Waits while throttled."""
+        while True:
+            await self._rate_limit.permit()
+            await ledger.begin(request.fingerprint)
+            try:
+                return await self._call_once(request, parse, ledger, claim)
+            except Throttled as error:
+                self._metrics.called("throttled")
+                self._note_trouble(str(error) if isinstance(error, ProviderBlocked) else None)
+                await self._settle(ledger, "throttled", error=_story(error))
+                self._rate_limit.cool_down(error.retry_after_s)
+                self._log.warning(
+                    "provider.throttled", wait_s=round(error.retry_after_s, 3), reason=str(error)
+                )
+
+    async def _call_once(
+        self,
+        request: CompletionRequest,
+        parse: Parse[ReplyT],
+        ledger: Ledger,
+        claim: Claim,
+    ) -> tuple[Completion, ReplyT]:
+        completion = await self._complete(request, ledger)
+        try:
+            reply = parse(completion)
+        except Exception as error:
+            await self._settle_billed(ledger, completion, error=_story(error))
+            raise
+        # In this order: who dies in between finds the answer in the cache and settles then.
+        await self._holding.until_written(lambda: self._cache.put(request.fingerprint, completion))
+        await self._settle_billed(ledger, completion, claim=claim)
+        return completion, reply
+
+    async def _complete(self, request: CompletionRequest, ledger: Ledger) -> Completion:
+        """The provider's answer; any failure but Throttled is settled. Unknown ones may be paid."""
+        try:
+            with self._metrics.call_seconds.time():
+                return await self._provider.complete(request)
+        except Throttled:
+            raise
+        except UnfitCompletion as error:
+            await self._settle_billed(ledger, error.completion, error=_story(error))
+            raise
+        except Exception as error:
+            known = isinstance(error, PipelineError) and not isinstance(error, UncertainCall)
+            outcome: Outcome = "unbilled" if known else "uncertain"
+            if isinstance(error, TransientError):
+                self._note_trouble(str(error))
+            self._metrics.called(outcome)
+            await self._settle(ledger, outcome, error=_story(error))
+            raise
+
+    async def _settle_billed(
+        self,
+        ledger: Ledger,
+        completion: Completion,
+        *,
+        error: str | None = None,
+        claim: Claim | None = None,
+    ) -> None:
+        """A success whose claim was lost meanwhile may be the second: then it is no sure one."""
+        self._note_trouble(None)
+        self._metrics.called("unfit" if error else "billed")
+        self._metrics.cost_usd.inc(float(completion.usage.cost_usd))
+        is_sure = claim is None or claim.is_held()
+        await self._settle(
+            ledger,
+            "billed" if is_sure else "uncertain",
+            paid_for=completion,
+            error=error if is_sure else "answered after its claim was lost",
+        )
+
+    async def _settle(
+        self,
+        ledger: Ledger,
+        outcome: Outcome,
+        *,
+        paid_for: Completion | None = None,
+        error: str | None = None,
+    ) -> None:
+        """How a call ended is known to nobody else: it is held until it is on record."""
+        await self._holding.until_written(
+            lambda: ledger.settle(outcome, paid_for=paid_for, error=error)
+        )
+
+
+def _story(error: Exception) -> str:
+    return (str(error) or repr(error))[:_STORY_MAX_CHARACTERS]

@@ -1,0 +1,46 @@
+"""Whether a term has ended in a service: its result stands, or the record that it became none."""
+
+from __future__ import annotations
+
+from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
+
+from services.kernel import topology
+from services.kernel.contracts.dead_letter import DeadLetter
+from services.kernel.errors import Outage
+from services.kernel.nats_faults import NATS_FAULTS
+from services.kernel.stream.checkpoint import Checkpoint
+from services.kernel.stream.incoming import Identity, replay_count
+
+
+class Endings:
+    """Where the terms of one service end, besides in its store."""
+
+    def __init__(self, js: JetStreamContext, service: str, next_checkpoint: Checkpoint) -> None:
+        self._js = js
+        self._service = service
+        self._next = next_checkpoint
+
+    async def has_ended(self, identity: Identity, replay: int) -> bool:
+        """True when nothing is left to do for this replay of a term. Raises Outage."""
+        return await self._next.holds(identity.batch, identity.id) or await self._is_given_up(
+            identity, replay
+        )
+
+    async def _is_given_up(self, identity: Identity, replay: int) -> bool:
+        """A record stands, of its death or of its cancellation; a later replay goes on."""
+        place = (self._service, identity.batch, identity.id)
+        for subject in (topology.dead_subject(*place), topology.cancelled_subject(*place)):
+            record = await self._record(subject)
+            if record is not None and replay_count(record.original_headers) >= replay:
+                return True
+        return False
+
+    async def _record(self, subject: str) -> DeadLetter | None:
+        try:
+            message = await self._js.get_last_msg(topology.DEAD_LETTERS.name, subject, direct=True)
+        except NotFoundError:
+            return None
+        except NATS_FAULTS as error:
+            raise Outage(f"stream DEAD_LETTERS can't be asked: {error!r}") from error
+        return DeadLetter.from_bytes(message.data or b"")
