@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from model.broker import Stored
@@ -31,12 +30,12 @@ class Books:
         self._claims_bucket.on_stored = self._on_claim
         self.unrecorded: list[str] = []
         self.collisions: list[str] = []
-        self.lapses: Counter[str] = Counter()
-        """By fingerprint: second calls that a claim could not prevent, because it ran out."""
 
     def _on_claim(self, stored: Stored) -> None:
         fingerprint = stored.subject.rsplit(".", 1)[1]
-        holder = None if "KV-Operation" in stored.headers else stored.data.decode()
+        holder = (
+            None if "KV-Operation" in stored.headers else stored.data.decode().partition(":")[0]
+        )
         self._claims.setdefault(fingerprint, []).append(_Claimed(stored.at_s, holder))
 
     def on_call(self, call: Call) -> None:
@@ -44,9 +43,7 @@ class Books:
         if not self._is_recorded(call):
             self.unrecorded.append(f"{call.caller} called for {call.fingerprint[:8]}")
         for other in self._unfinished(call):
-            if self._has_lapsed(other):
-                self.lapses[call.fingerprint] += 1
-            else:
+            if not self._has_lapsed(other):
                 self.collisions.append(
                     f"{call.caller} called for {call.fingerprint[:8]}, which {other.caller} has "
                     "asked for and has not put into the cache"

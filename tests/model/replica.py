@@ -15,8 +15,10 @@ from nats.js.kv import KeyValue
 from unit.asking_fakes import access
 
 from services.kernel import topology
+from services.kernel.holding import Holding
 from services.kernel.llm.asker import Asker
 from services.kernel.llm.cache import BucketCache
+from services.kernel.llm.calling import Caller
 from services.kernel.llm.claims import BucketClaims
 from services.kernel.llm.rate_limit import RateLimit
 from services.kernel.metrics import Metrics
@@ -24,6 +26,7 @@ from services.kernel.settings import NatsSettings, StageSettings
 from services.kernel.stream.attempts import AttemptStore
 from services.kernel.stream.checkpoint import Checkpoint
 from services.kernel.stream.delivery import Delivery, Handler
+from services.kernel.stream.endings import Endings
 from services.kernel.stream.in_hand import InHand
 from services.kernel.stream.outgoing import Publisher
 from services.kernel.stream.retry import RetryPolicy
@@ -70,6 +73,7 @@ class Replica:
         self._loop = world.loop
         self._consumer = world.consumers[stage.service]
         self.link = Link(world.broker, world.network, on_death=self.die, note=world.note)
+        self.cancelled = set(world.cancelled)
         self._in_hand = InHand(_METRICS[stage.service], ack_wait_s=NATS.ack_wait_s)
         self._deliver = self._delivery(_METRICS[stage.service])
         self._is_stopping = False
@@ -142,27 +146,35 @@ class Replica:
 
     def _delivery(self, metrics: Metrics) -> Delivery:
         js = JetStreamContext(self.link, timeout=NATS.publish_timeout_s)  # type: ignore[arg-type]
+        checkpoint = Checkpoint(js, self.stage.next_stream.name, self.stage.next_subject)
+        holding = Holding()
         return Delivery(
             self.stage.service,
-            self.stage.handler(self._asker(js, metrics)),
+            self.stage.handler(self._asker(js, metrics, holding)),
             publisher=Publisher(js, timeout_s=NATS.publish_timeout_s, election_s=_ELECTION_S),
             attempts=AttemptStore(_bucket(js, topology.ATTEMPTS), self.stage.service),
-            next_checkpoint=Checkpoint(js, self.stage.next_stream.name, self.stage.next_subject),
+            endings=Endings(js, self.stage.service, checkpoint),
             policy=POLICY,
             in_hand=self._in_hand,
+            holding=holding,
             metrics=metrics,
+            cancelled=self.cancelled,
             jitter=self._world.random.random,
         )
 
-    def _asker(self, js: JetStreamContext, metrics: Metrics) -> Asker:
+    def _asker(self, js: JetStreamContext, metrics: Metrics, holding: Holding) -> Asker:
+        cache = BucketCache(_bucket(js, topology.COMPLETIONS))
+        line = self._world.provider.line(self.link, self.name)
+        limit = RateLimit(0, clock=self._loop.time)
+        claims = BucketClaims(_bucket(js, topology.CLAIMS), ttl_s=NATS.ack_wait_s, holder=self.name)
         return Asker(
-            self._world.provider.line(self.link, self.name),
+            Caller(line, cache, limit, metrics, holding),
             access(),
-            BucketCache(_bucket(js, topology.COMPLETIONS)),
-            BucketClaims(_bucket(js, topology.CLAIMS), ttl_s=NATS.ack_wait_s, holder=self.name),
-            RateLimit(0, clock=self._loop.time),
+            cache,
+            claims,
             StageSettings(),
             metrics,
+            clock=self._loop.time,
         )
 
 

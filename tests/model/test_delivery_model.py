@@ -57,6 +57,10 @@ class DeliveryModel(RuleBasedStateMachine):
         """Also twice, and the same term in another batch: the same completion."""
         self.world.accept(term, batch)
 
+    @rule(batch=st.sampled_from(BATCHES))
+    def cancel_a_batch(self, batch: str) -> None:
+        self.world.cancel(batch)
+
     @precondition(lambda self: self.world.letters() and self.world.is_whole)
     @rule(place=st.integers(0, 10))
     def replay_a_dead_letter(self, place: int) -> None:

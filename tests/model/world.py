@@ -23,6 +23,8 @@ from services.kernel import topology
 from services.kernel.contracts.attempt import AttemptHistory
 from services.kernel.contracts.dead_letter import DeadLetter
 
+_HEARD_WITHIN_S = 5.0
+
 
 class World:
     """Everything there is. `journal` tells what happened, for whoever reads a failure."""
@@ -38,6 +40,7 @@ class World:
         self.consumers = {stage.service: self._consumer(stage) for stage in STAGES}
         self.broker.on_ack = self._on_ack
         self.replicas: list[Replica] = []
+        self.cancelled: set[str] = set()
         self.deaths = 0
         self.crashes: list[str] = []
         self.loop.set_exception_handler(lambda _loop, story: self.crashes.append(str(story)))
@@ -88,11 +91,20 @@ class World:
         reply = self.broker.streams[topology.TERMS.name].publish(subject, event.to_bytes(), {})
         return b"error" not in reply.data
 
+    def cancel(self, batch: str) -> None:
+        """Every replica hears of it a little later."""
+        self.note(f"{batch} is cancelled")
+        self.cancelled.add(batch)
+        for replica in self.living():
+            heard_s = self.random.uniform(0.0, _HEARD_WITHIN_S)
+            self.loop.call_later(heard_s, replica.cancelled.add, batch)
+
     def letters(self) -> list[Letter]:
         stream = self.broker.streams[topology.DEAD_LETTERS.name]
         return [
             Letter(subject, stored.sequence, DeadLetter.model_validate_json(stored.data))
             for subject, stored in stream.subjects().items()
+            if subject.startswith("dead.")
         ]
 
     def replay(self, letter: Letter) -> None:
