@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,20 @@ READY_S = 60.0
 
 
 class Pipeline:
-    """One `cardflow up` on a folder, and the command line to talk to it."""
+    """One `cardflow up` on a folder, and the command line to talk to it.
 
-    def __init__(self, data: Path, *flags: str, settings: Mapping[str, str] | None = None) -> None:
+    `log`: where what it logs itself goes; else it goes unread.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        *flags: str,
+        settings: Mapping[str, str] | None = None,
+        log: Path | None = None,
+    ) -> None:
         self.data = data
+        self._log = log
         self._flags = flags
         self._settings = settings or {}
         self._process: subprocess.Popen[str] | None = None
@@ -29,13 +39,15 @@ class Pipeline:
     def start(self) -> None:
         """Returns when it printed `ready`."""
         command = [*cardflow("up", "--data", str(self.data)), *self._flags]
-        self._process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environment() | self._settings,
-        )
+        with ExitStack() as files:
+            errors = files.enter_context(self._log.open("ab")) if self._log else subprocess.STDOUT
+            self._process = subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=environment() | self._settings,
+            )
         assert self._process.stdout is not None
         printed = []
         for line in self._process.stdout:
@@ -105,9 +117,12 @@ class Pipeline:
 
 @contextmanager
 def running_pipeline(
-    data: Path, *flags: str, settings: Mapping[str, str] | None = None
+    data: Path,
+    *flags: str,
+    settings: Mapping[str, str] | None = None,
+    log: Path | None = None,
 ) -> Iterator[Pipeline]:
-    pipeline = Pipeline(data, *flags, settings=settings)
+    pipeline = Pipeline(data, *flags, settings=settings, log=log)
     pipeline.start()
     try:
         yield pipeline

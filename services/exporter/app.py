@@ -53,7 +53,8 @@ async def _open_handler(connected: Connected) -> AsyncIterator[Handler]:
         async def note_opened(message: Msg) -> None:
             reporter.changed(message.subject.split(".")[1])
 
-        await connected.nc.subscribe("dead.*.*.*", cb=note_dead_letter)
+        for subjects in ("dead.*.*.*", "cancelled.*.*.*"):
+            await connected.nc.subscribe(subjects, cb=note_dead_letter)
         await connected.nc.subscribe("batches.*.opened", cb=note_opened)
         task = asyncio.create_task(reporter.run())
         stack.callback(task.cancel)
@@ -61,14 +62,18 @@ async def _open_handler(connected: Connected) -> AsyncIterator[Handler]:
 
 
 async def _write_decks(store: Store, batch: str) -> None:
-    """A deck that can't be written is no reason to hold back that its batch is complete."""
+    """A deck that can't be written is no reason to hold back that its batch is complete.
+
+    A revision has no files of its own: those of the batch that it revises become newer.
+    """
     folder = settings.exporter.deck_dir
     if folder is None or not (await store.batch_totals(batch)).finished:
         return
+    root = await store.root_of(batch)
     for format_name in settings.exporter.deck_formats:
-        path = folder / f"{batch}.{format_name}"
+        path = folder / f"{root}.{format_name}"
         try:
-            await write_deck(format_name, store.cards_of_batch(batch), path)
+            await write_deck(format_name, store.cards_of_batch(root), path)
         except (PipelineError, OSError) as error:
             structlog.get_logger().error("deck.failed", path=str(path), error=str(error))
 

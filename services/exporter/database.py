@@ -31,6 +31,9 @@ _CANNOT_PASS: Final = {
     sqlite3.SQLITE_CORRUPT: "is damaged: put a copy of it back, or move it away and replay CARDS",
 }
 
+_OUR_TABLES: Final = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'terms'"
+"""Programs that count their versions from 1 are many."""
+
 
 @asynccontextmanager
 async def connected(
@@ -38,6 +41,7 @@ async def connected(
 ) -> AsyncIterator[aiosqlite.Connection]:
     """A connection to the store at `path`; the file, its folder and its tables are made.
 
+    A store of an earlier release is brought up to date in place, wholly or not at all.
     `read_only` makes and changes nothing. Raises SettingsError for what is no store of this
     version, TransientError for what a wait or some room on the disk can mend.
     """
@@ -100,7 +104,7 @@ def translated(path: Path) -> Iterator[None]:
 
 async def _prepare(db: aiosqlite.Connection, path: Path, *, read_only: bool) -> None:
     if read_only or not await _is_empty(db):
-        await _check_version(db, path)
+        await _check_version(db, path, read_only=read_only)
     if not read_only:
         await db.execute("PRAGMA foreign_keys = ON")
         await db.execute("PRAGMA journal_mode = WAL")
@@ -109,19 +113,37 @@ async def _prepare(db: aiosqlite.Connection, path: Path, *, read_only: bool) -> 
 
 
 async def _make_tables(db: aiosqlite.Connection) -> None:
+    """In one transaction, which looks for itself: another opener may have been quicker."""
     async with transaction(db):
         if await _is_empty(db):
             for statement in schema.TABLES:
                 await db.execute(statement)
+        while (version := await _version(db)) != schema.VERSION:
+            for statement in schema.MIGRATIONS[version]:
+                await db.execute(statement)
+        # A real write. Where the disk is read-only SQLite opens the file for reading, and begins
+        # a transaction; such a connection could not write when the disk is writable again.
+        await db.execute(f"PRAGMA user_version = {schema.VERSION}")
 
 
-async def _check_version(db: aiosqlite.Connection, path: Path) -> None:
-    version = await _number(db, "PRAGMA user_version")
-    if version != schema.VERSION:
+async def _check_version(db: aiosqlite.Connection, path: Path, *, read_only: bool) -> None:
+    version = await _version(db)
+    if version == schema.VERSION:
+        return
+    if version not in schema.MIGRATIONS or not await _number(db, _OUR_TABLES):
         raise SettingsError(
             f"{path} is no store of this release: its version is {version}, expected "
             f"{schema.VERSION}; name another path, or run the release that wrote it"
         )
+    if read_only:
+        raise SettingsError(
+            f"{path} was written by an earlier release: its version is {version}, expected "
+            f"{schema.VERSION}; start the exporter once (`cardflow up`), which brings it up to date"
+        )
+
+
+async def _version(db: aiosqlite.Connection) -> int:
+    return await _number(db, "PRAGMA user_version")
 
 
 async def _is_empty(db: aiosqlite.Connection) -> bool:

@@ -30,14 +30,15 @@ from services.kernel.stream.reading import (
 _SHARE_OF_TIME = 0.1
 """Of the exporter's time at most this goes into counting."""
 
+_Figures = tuple[int, int, int, int]
 OnCompleted = Callable[[str], Awaitable[None]]
 
 
 def progress_of(
-    batch: str, counts: BatchCounts, stored: BatchTotals, dead: BatchTotals, now: datetime
+    batch: str, counts: BatchCounts, stored: BatchTotals, lost: BatchTotals, now: datetime
 ) -> BatchProgress:
-    """The event for these figures. Pure."""
-    current = stored.finished + counts.dead
+    """The event for these figures; `lost` is what became no card, dead or cancelled. Pure."""
+    current = stored.finished + counts.dead + counts.cancelled
     total = max(counts.total, current)
     return BatchProgress(
         batch=batch,
@@ -46,9 +47,10 @@ def progress_of(
         progress=current / total if total else 0.0,
         finished=stored.finished,
         dead=counts.dead,
-        cached=stored.cached + dead.cached,
-        calls=stored.calls + dead.calls,
-        cost_usd=stored.cost_usd + dead.cost_usd,
+        cancelled=counts.cancelled,
+        cached=stored.cached + lost.cached,
+        calls=stored.calls + lost.calls,
+        cost_usd=stored.cost_usd + lost.cost_usd,
         at=now,
     )
 
@@ -81,8 +83,8 @@ class ProgressReporter:
         self._interval_s = interval_s
         self._on_completed = on_completed
         self._changed: set[str] = set()
-        self._last: dict[str, tuple[int, int]] = {}
-        self._dead: dict[str, tuple[int, BatchTotals]] = {}
+        self._last: dict[str, _Figures] = {}
+        self._lost: dict[str, tuple[tuple[int, int], BatchTotals]] = {}
         self._log = structlog.get_logger()
 
     def changed(self, batch: str) -> None:
@@ -130,14 +132,14 @@ class ProgressReporter:
     async def _report(self, batch: str) -> None:
         counts = await count_batch(self._js, batch)
         stored = await self._store.batch_totals(batch)
-        dead = await self._dead_totals(batch, counts.dead)
+        lost = await self._lost_totals(batch, counts)
         now = datetime.now(UTC)
-        event = progress_of(batch, counts, stored, dead, now)
-        if self._last.get(batch) != (event.current, event.total):
+        event = progress_of(batch, counts, stored, lost, now)
+        if self._last.get(batch) != _figures(event):
             await self._publisher.publish(
                 topology.batch_subject(batch, "progress"), event.to_bytes()
             )
-            self._last[batch] = (event.current, event.total)
+            self._last[batch] = _figures(event)
         opened = await self._opened(batch)
         if opened is None:
             return
@@ -153,8 +155,7 @@ class ProgressReporter:
         )
         if previous is not None:
             before = BatchCompleted.model_validate_json(previous)
-            same = (before.current, before.total) == (event.current, event.total)
-            if same and before.at >= opened.opened_at:
+            if _figures(before) == _figures(event) and before.at >= opened.opened_at:
                 return
         await self._on_completed(event.batch)
         completed = BatchCompleted(
@@ -172,25 +173,31 @@ class ProgressReporter:
         )
         return None if data is None else BatchOpened.model_validate_json(data)
 
-    async def _dead_totals(self, batch: str, count: int) -> BatchTotals:
-        """What the batch's dead letters cost; read again only when their number changes."""
-        known = self._dead.get(batch)
-        if known is None or known[0] != count:
-            known = (count, await self._sum_dead(batch))
-            self._dead[batch] = known
+    async def _lost_totals(self, batch: str, counts: BatchCounts) -> BatchTotals:
+        """What became no card has cost so much; read again only when its numbers change."""
+        numbers = (counts.dead, counts.cancelled)
+        known = self._lost.get(batch)
+        if known is None or known[0] != numbers:
+            known = (numbers, await self._sum_lost(batch))
+            self._lost[batch] = known
         return known[1]
 
-    async def _sum_dead(self, batch: str) -> BatchTotals:
+    async def _sum_lost(self, batch: str) -> BatchTotals:
         total = BatchTotals(finished=0, calls=0, cached=0, cost_usd=Decimal(0))
-        subject = f"dead.*.{batch}.*"
-        async for message in messages_of(self._js, topology.DEAD_LETTERS.name, subject):
-            letter = DeadLetter.model_validate_json(message.data)
-            total = _added(total, letter)
+        for subjects in (f"dead.*.{batch}.*", f"cancelled.*.{batch}.*"):
+            async for message in messages_of(self._js, topology.DEAD_LETTERS.name, subjects):
+                total = _added(total, DeadLetter.model_validate_json(message.data))
         return total
 
 
+def _figures(event: BatchProgress) -> _Figures:
+    """What makes an event worth telling. A term that was replayed or taken up again moves from one
+    figure to another, and their sum stays."""
+    return (event.finished, event.dead, event.cancelled, event.total)
+
+
 def _added(total: BatchTotals, letter: DeadLetter) -> BatchTotals:
-    """A term that died in stage 2 has paid for stage 1, too."""
+    """A term that ended in stage 2 has paid for stage 1, too."""
     calls, cost, cached = letter.history.calls, letter.history.cost_usd, 0
     if letter.service == "stage2":
         try:

@@ -99,13 +99,25 @@ class Store:
         """The decks that have cards, by name."""
         return [name for (name,) in await self._all(schema.DECKS)]
 
-    def cards_of_batch(self, batch: str) -> AsyncGenerator[StoredCard]:
+    async def root_of(self, batch: str) -> Batch:
+        """The batch that this one is a revision of; the batch itself when it is none."""
+        for (revises,) in await self._all(schema.REVISED_BY, batch):
+            return Batch(revises)
+        return Batch(batch)
+
+    async def cards_of_batch(self, batch: str) -> AsyncGenerator[StoredCard]:
         """All cards of a batch by the term's position, then its submission, then the card's.
+
+        Each term as its newest revision has it; given the name of a revision, only that one's.
 
         Streams the state of one moment, whatever is put meanwhile. Close it
         (`contextlib.aclosing`) when leaving it before its end.
         """
-        return self._cards(schema.CARDS_OF_BATCH, batch)
+        is_revision = await self.root_of(batch) != batch
+        query = schema.CARDS_OF_REVISION if is_revision else schema.CARDS_OF_BATCH
+        async with aclosing(self._cards(query, batch)) as cards:
+            async for card in cards:
+                yield card
 
     def cards_of_deck(self, deck: str) -> AsyncGenerator[StoredCard]:
         """The same for a deck, over all batches; a term comes once, as finished last."""

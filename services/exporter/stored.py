@@ -58,6 +58,8 @@ def term_row(event: CardsFinished) -> dict[str, Any]:
         "submitted_at": utc_text(event.submitted_at),
         "finished_at": utc_text(event.finished_at),
         "event": event.model_dump_json(),
+        "revises": event.revises,
+        "revision": event.revision,
     }
 
 
@@ -87,7 +89,7 @@ def card_rows(event: CardsFinished) -> list[dict[str, Any]]:
 
 
 def stored_card(row: tuple[Any, ...]) -> StoredCard:
-    """A row of `schema.CARDS_OF_BATCH` or `schema.CARDS_OF_DECK`.
+    """A row of `schema.CARDS_OF_BATCH`, `CARDS_OF_REVISION` or `CARDS_OF_DECK`.
 
     The card is not validated again: it was on arrival, and a stricter contract must not make
     an old deck unreadable.

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from services.kernel.contracts.base import PartOfSpeech
-from services.kernel.contracts.term import HINT_MAX_CHARACTERS, TermSubmitted
+from services.kernel.contracts.term import HINT_MAX_CHARACTERS, Revision, TermSubmitted
 from services.kernel.errors import TermRefused
 from services.kernel.korean.normal_form import NormalForm
 
@@ -66,8 +66,10 @@ def _from_json(text: str) -> TermSubmitted:
 
 def _refuse_broken_text(value: dict[str, Any]) -> None:
     """JSON can spell half a surrogate pair (`\\ud800`), which no event of ours can carry."""
-    for name in TermSubmitted.model_fields:
-        text = value.get(name)
+    fields = {name: value.get(name) for name in TermSubmitted.model_fields}
+    if isinstance(revision := fields["revision"], dict):
+        fields |= {f"revision.{name}": revision.get(name) for name in Revision.model_fields}
+    for name, text in fields.items():
         if isinstance(text, str) and any("\ud800" <= character <= "\udfff" for character in text):
             raise TermRefused(
                 name, "broken_text", f"{text[:40]!r} holds half a surrogate pair; send UTF-8 text"

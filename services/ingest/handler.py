@@ -16,13 +16,16 @@ from services.ingest.decode import (
 from services.kernel import topology
 from services.kernel.contracts.base import Batch, TermId
 from services.kernel.contracts.identity import refusal_id, term_id
-from services.kernel.contracts.term import TermAccepted, TermSubmitted
+from services.kernel.contracts.term import Revision, TermAccepted, TermSubmitted
 from services.kernel.errors import TermRefused
 from services.kernel.korean.normal_form import NormalForm, normal_form
 from services.kernel.stream.incoming import Identity, Incoming, Outgoing
 
 FirstSequence = Callable[[str], Awaitable[int]]
 """The place in SUBMISSIONS of the first message on a subject."""
+
+_SHOWN_CHARACTERS = 80
+"""How much of a refused name a message repeats."""
 
 
 def batch_of(subject: str) -> str:
@@ -31,13 +34,17 @@ def batch_of(subject: str) -> str:
         return topology.DEFAULT_BATCH
     name = subject.removeprefix("terms.submit.")
     if not topology.is_batch_name(name):
-        raise TermRefused(
-            "batch",
-            "bad_batch_name",
-            f"{name!r} is no batch name; use 1-64 of A-Z a-z 0-9 _ - and begin with a letter "
-            "or digit",
-        )
+        raise _bad_batch_name("batch", name)
     return name
+
+
+def _bad_batch_name(field: str, name: str) -> TermRefused:
+    return TermRefused(
+        field,
+        "bad_batch_name",
+        f"{name[:_SHOWN_CHARACTERS]!r} is no batch name; use 1-64 of A-Z a-z 0-9 _ - and begin "
+        "with a letter or digit",
+    )
 
 
 def identify_submission(incoming: Incoming) -> Identity:
@@ -66,7 +73,23 @@ def read_submission(subject: str, payload: bytes) -> Submission:
     """Pure; raises TermRefused with field and reason."""
     batch = batch_of(subject)
     submitted = decode_submission(payload)
+    if submitted.revision is not None:
+        _check_revision(submitted.revision, batch)
     return Submission(Batch(batch), submitted, normal_form(submitted.term))
+
+
+def _check_revision(revision: Revision, batch: str) -> None:
+    """A revision names its batches as subjects do, and stands in a batch of its own."""
+    for field, name in (("revises", revision.revises), ("source", revision.source)):
+        if not topology.is_batch_name(name):
+            raise _bad_batch_name(f"revision.{field}", name)
+    if revision.batch != batch:
+        raise TermRefused(
+            "revision",
+            "wrong_batch",
+            f"revision {revision.number} of {revision.revises!r} was published to {batch!r}; "
+            f"publish it to terms.submit.{revision.batch}",
+        )
 
 
 def accepted_term(submission: Submission, incoming: Incoming, *, position: int) -> TermAccepted:
@@ -83,6 +106,7 @@ def accepted_term(submission: Submission, incoming: Incoming, *, position: int) 
         hint=combined_hint(submitted, form),
         sequence=incoming.sequence,
         submitted_at=incoming.published_at,
+        revision=submitted.revision,
     )
 
 

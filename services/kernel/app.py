@@ -34,16 +34,16 @@ from services.kernel.stream.cancellations import Cancellations
 from services.kernel.stream.checkpoint import Checkpoint
 from services.kernel.stream.delivery import Delivery, Handler
 from services.kernel.stream.endings import Endings
+from services.kernel.stream.fetching import note_fetched
 from services.kernel.stream.in_hand import InHand
 from services.kernel.stream.incoming import Identity, Incoming, identity_of_subject
 from services.kernel.stream.outgoing import Publisher
 from services.kernel.stream.provision import consumer_config, provision
 from services.kernel.stream.retry import RetryPolicy
+from services.kernel.stream.watching import Watch
 
 _PULL_TIMEOUT_S = 5.0
 _PROVISIONING_POLL_S = 1.0
-_FETCH_AGAIN_S = 1.0
-"""After a fetch that failed: without a pause a missing consumer costs most of a core."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,7 @@ class Frame:
         self._settings = settings
         self._metrics = Metrics(service.name)
         self._in_hand = InHand(self._metrics, ack_wait_s=settings.nats.ack_wait_s)
+        self._watch = Watch(service.name, settings.nats)
         self._nc: Client | None = None
         self._deliver: Delivery | None = None
         self._open = AsyncExitStack()
@@ -206,7 +207,9 @@ class Frame:
 
     async def _started(self) -> None:
         for subscriber in self.broker.subscribers:
-            _note_fetched(subscriber, self._in_hand)
+            note_fetched(subscriber, self._in_hand, self._watch.look_now)
+        assert self._nc is not None  # noqa: S101
+        self._in_background(self._watch.run(self._nc.jetstream()))
         self._in_background(self._in_hand.keep_alive())
         self._in_background(watch_loop(self._metrics))
         self._not_ready = None
@@ -234,7 +237,12 @@ class Frame:
     async def _readiness(self) -> dict[str, str | None]:
         connected = self._nc is not None and self._nc.is_connected
         disconnected = None if connected else "not connected"
-        return {"nats": disconnected, **self._dependencies, self._service.name: self._not_ready}
+        return {
+            "nats": disconnected,
+            **self._watch.reasons(),
+            **self._dependencies,
+            self._service.name: self._not_ready,
+        }
 
     async def _on_error(self, error: Exception) -> None:
         # A denied publish shows up here only; to its sender it looks like a timeout.
@@ -256,31 +264,6 @@ class Frame:
 
 async def _as_received(message: NatsMessage) -> Any:
     return message.raw_message
-
-
-def _note_fetched(subscriber: Any, in_hand: InHand) -> None:
-    """Lets `in_hand` see what the pull loop fetches, so that a stop can give it back.
-
-    FastStream drops fetched messages whose handler has not begun when it stops; they would wait
-    out the ack_wait. A fetch that fails ends empty: FastStream knows only one of the two time-outs
-    that the client raises, and asks again at once after any other error.
-    """
-    subscription = subscriber.subscription
-    fetch = subscription.fetch
-
-    async def fetch_and_note(*args: Any, **kwargs: Any) -> list[Msg]:
-        try:
-            messages: list[Msg] = await fetch(*args, **kwargs)
-        except TimeoutError:
-            return []
-        except NATS_FAULTS as error:
-            structlog.get_logger().warning("fetch.failed", error=repr(error))
-            await asyncio.sleep(_FETCH_AGAIN_S)
-            return []
-        in_hand.fetched(messages)
-        return messages
-
-    subscription.fetch = fetch_and_note
 
 
 def service_app(service: Service, settings: KernelSettings) -> FastStream:

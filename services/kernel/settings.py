@@ -47,6 +47,12 @@ class NatsSettings(BaseModel):
     publish_timeout_s: float = Field(
         default=10, gt=0, description="seconds to wait for a PubAck; an election takes 4-8"
     )
+    watch_interval_s: float = Field(
+        default=5,
+        ge=1,
+        description="seconds between two looks at the streams and consumers: a service reports "
+        "what is missing or altered of its own, `cardflow up` repairs all",
+    )
 
 
 class HttpSettings(BaseModel):

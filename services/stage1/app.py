@@ -11,6 +11,7 @@ from services.kernel.llm.opening import open_asker
 from services.kernel.settings import load_settings, resolve_provider
 from services.kernel.stream.checkpoint import Checkpoint
 from services.kernel.stream.delivery import Handler
+from services.stage1.analyses import AnalysesOnStream
 from services.stage1.handler import AnalyzeTerms
 from services.stage1.settings import Stage1Settings
 
@@ -27,7 +28,7 @@ async def _open_handler(connected: Connected) -> AsyncIterator[Handler]:
         connected.dependencies,
         connected.holding,
     ) as asker:
-        yield AnalyzeTerms(asker)
+        yield AnalyzeTerms(asker, AnalysesOnStream(connected.js))
 
 
 app = service_app(

@@ -33,8 +33,10 @@ class WriteCards:
             reply = read_columns(text) if looks_like_columns(text) else read_reply(text, CardsReply)
             return checked_cards(reply, analyzed)
 
-        answer = await self._asker.ask(cards_prompt(analyzed), parse, ledger)
         accepted = analyzed.accepted
+        revision = accepted.revision
+        prompt = cards_prompt(analyzed).revised(revision, stage=2)
+        answer = await self._asker.ask(prompt, parse, ledger)
         finished = CardsFinished(
             batch=accepted.batch,
             term_id=accepted.term_id,
@@ -49,6 +51,9 @@ class WriteCards:
             stage2=answer.provenance.model_copy(update={"checks": passed()}),
             submitted_at=accepted.submitted_at,
             finished_at=self._now(),
+            revises=revision.revises if revision else None,
+            revision=revision.number if revision else 1,
+            replays=incoming.replay,
         )
         return Outgoing(
             topology.finished_subject(accepted.batch, accepted.term_id), finished.to_bytes()

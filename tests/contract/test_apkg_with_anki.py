@@ -21,11 +21,13 @@ from anki.notes import Note
 
 from services.exporter.formats import write_deck
 from services.exporter.formats.anki_note import FIELDS, SPARE_FIELDS, guid
+from services.exporter.store import Store
 from services.exporter.stored import StoredCard
 from services.kernel.contracts.base import Batch
-from services.kernel.contracts.card import Card
+from services.kernel.contracts.card import Card, CardsFinished
 from services.kernel.contracts.identity import term_id
 
+GOLDEN = Path(__file__).parent / "golden"
 DECK = "Korean::TOPIK 1"
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 LATER = NOON + timedelta(seconds=1)
@@ -151,6 +153,75 @@ def test_a_newer_text_updates_the_note_and_keeps_its_schedule(
         (learned.id, 33, 50, 4)
     ]
     assert collection.note_count() == 3
+
+
+def finished(term: str, **values: Any) -> CardsFinished:
+    """The event of the golden file for another term."""
+    event = CardsFinished.model_validate_json((GOLDEN / "cards_finished.json").read_bytes())
+    own = {"term": term, "term_id": term_id(term, None), "batch": "monday", "deck": DECK}
+    first = {"revises": None, "revision": 1, "finished_at": NOON}
+    return event.model_copy(update={**own, **first, **values})
+
+
+def anew(event: CardsFinished) -> CardsFinished:
+    """The same term as the second revision of its batch has it, all its texts written anew."""
+    cards = tuple(
+        card.model_copy(update={"front": f"{card.front} Anew?", "back": f"{card.back} Anew."})
+        for card in event.cards
+    )
+    revision = {"batch": "monday-r2", "revises": "monday", "revision": 2}
+    return event.model_copy(update={**revision, "cards": cards, "finished_at": LATER})
+
+
+async def monday(tmp_path: Path, *events: CardsFinished) -> Path:
+    """The deck file of the batch, as the exporter writes it when these have come."""
+    package = tmp_path / "monday.apkg"
+    async with Store.open(tmp_path / "cards.sqlite") as store:
+        await store.put(events)
+        await write_deck("apkg", store.cards_of_batch("monday"), package)
+    return package
+
+
+def test_a_revision_updates_the_notes_in_place_and_keeps_their_schedule(
+    collection: Collection, tmp_path: Path
+) -> None:
+    first = [finished("책", position=1), finished("물", position=2), finished("눈", position=3)]
+    take_package(collection, asyncio.run(monday(tmp_path, *first)))
+    before = notes(collection)
+    fronts = {key: note["Front"] for key, note in before.items()}
+    for note in before.values():
+        for card in note.cards():
+            card.ivl, card.type, card.queue, card.due, card.reps = 33, 2, 2, 50, 4
+            collection.update_card(card)
+
+    remade = [anew(event) for event in first[:2]]
+    package = asyncio.run(monday(tmp_path, *remade))
+    new, _updated = take_package(collection, package)
+
+    after = notes(collection)
+    assert (new, after.keys()) == (0, before.keys())
+    remade_terms = {"책", "물"}
+    assert {key for key in after if after[key]["Front"] == f"{fronts[key]} Anew?"} == {
+        guid(card) for card in _cards_of(tmp_path) if card.term in remade_terms
+    }
+    assert {key for key in after if after[key]["Front"] == fronts[key]} == {
+        guid(card) for card in _cards_of(tmp_path) if card.term == "눈"
+    }
+    schedules = {
+        (card.ivl, card.type, card.queue, card.due, card.reps)
+        for note in after.values()
+        for card in note.cards()
+    }
+    assert schedules == {(33, 2, 2, 50, 4)}
+    assert take_package(collection, package) == (0, 0)
+
+
+def _cards_of(tmp_path: Path) -> list[StoredCard]:
+    async def read() -> list[StoredCard]:
+        async with Store.open(tmp_path / "cards.sqlite", read_only=True) as store:
+            return [card async for card in store.cards_of_batch("monday")]
+
+    return asyncio.run(read())
 
 
 def test_a_deck_that_grows_brings_only_what_is_new(collection: Collection, tmp_path: Path) -> None:

@@ -97,9 +97,13 @@ async def finish(js: JetStreamContext, batch: str, *terms: str, **values: Any) -
         await js.publish(topology.finished_subject(batch, event.term_id), event.to_bytes())
 
 
-async def report(js: JetStreamContext, batch: str, *, finished: int, dead: int = 0) -> None:
+async def report(
+    js: JetStreamContext, batch: str, *, finished: int, dead: int = 0, cancelled: int = 0
+) -> None:
     """Does what the exporter does with the progress of a batch."""
-    event = _progress(BatchProgress, batch, finished, dead)
+    ended = finished + dead + cancelled
+    figures = {"cancelled": cancelled, "current": ended, "total": ended}
+    event = _progress(BatchProgress, batch, finished, dead, **figures)
     await js.publish(topology.batch_subject(batch, "progress"), event.to_bytes())
 
 

@@ -89,7 +89,10 @@ class Books:
         await self.bury(refusal_id(data), "ingest", batch=batch)
         return refusal_id(data)
 
-    async def bury(self, id_: str, service: str, *, batch: str = BATCH) -> None:
+    async def bury(
+        self, id_: str, service: str, *, batch: str = BATCH, cancelled: bool = False
+    ) -> None:
+        subject_of = topology.cancelled_subject if cancelled else topology.dead_subject
         letter = DeadLetter(
             letter_id=id_,
             service=service,
@@ -102,7 +105,7 @@ class Books:
             first_at=NOON,
             last_at=NOON,
         )
-        await self._js.publish(topology.dead_subject(service, batch, id_), letter.to_bytes())
+        await self._js.publish(subject_of(service, batch, id_), letter.to_bytes())
 
     async def walk(self, term: str, *, cached: bool = False) -> str:
         """A term's whole way."""
@@ -267,6 +270,36 @@ async def test_what_a_replay_took_off_its_stream_is_not_called_lost(
     result = await audit("--json")
     assert problems(result)["terms"] == [id_]
     assert "replay it again" in result.stdout
+
+
+async def test_cancelled_terms_have_ended_and_stand_in_a_column_of_their_own(
+    books: Books, audit: Audit
+) -> None:
+    await books.walk("책")
+    for term, stage in (("밥", "stage1"), ("집", "stage2")):
+        id_ = await books.submit(term)
+        await books.accept(id_)
+        if stage == "stage2":
+            await books.pay(id_, "stage1", _billed("f"))
+            await books.analyze(id_)
+        await books.bury(id_, stage, cancelled=True)
+    await books.answer_all()
+    result = await audit(BATCH, "--json")
+    answer = json.loads(result.stdout)
+    assert (answer["balanced"], answer["complete"]) == (True, True), result.output
+    [batch] = answer["batches"]
+    counts = [batch[name] for name in ("accepted", "finished", "dead", "cancelled", "in_flight")]
+    assert counts == [3, 1, 0, 2, 0]
+    assert "cancelled" in (await audit()).stdout
+
+
+async def test_finished_and_cancelled_at_once_is_named(books: Books, audit: Audit) -> None:
+    id_ = await books.walk("책")
+    await books.bury(id_, "stage2", cancelled=True)
+    await books.answer_all()
+    result = await audit("--json")
+    assert problems(result)["terms"] == [id_]
+    assert "cardflow cancel BATCH --undo" in result.stdout
 
 
 async def test_finished_and_dead_at_once_is_named(books: Books, audit: Audit) -> None:

@@ -10,27 +10,18 @@ import pty
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Any
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from click.testing import Result
+from letters_by_hand import NOON, STREAMS, TRACE, a_letter, count, give_up, replays_of, stands
 from nats.js import JetStreamContext
-from nats.js.errors import NotFoundError
 from typer.testing import CliRunner
 
-from services.cli.letters.letters import Letter, Wanted, find_letter, read_letters
+from services.cli.letters.letters import Wanted, read_letters
 from services.cli.letters.replaying import discard, replay
 from services.cli.main import cli
 from services.kernel import topology
-from services.kernel.contracts.attempt import Attempt, AttemptHistory
-from services.kernel.contracts.dead_letter import DeadLetter
-from services.kernel.stream.dead_letters import subject_of
-
-NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
-TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-STREAMS = {"ingest": "SUBMISSIONS", "stage1": "TERMS", "stage2": "ANALYSES", "exporter": "CARDS"}
 
 Cardflow = Callable[..., Awaitable[Result]]
 
@@ -44,74 +35,6 @@ def cardflow(nats_server: str) -> Cardflow:
         return await asyncio.to_thread(CliRunner().invoke, cli, command)
 
     return run
-
-
-def a_letter(id_: str = "abc", service: str = "stage1", **values: Any) -> DeadLetter:
-    batch = values.get("batch", "b1")
-    subjects = {
-        "ingest": topology.submit_subject(batch),
-        "stage1": topology.accepted_subject(batch, id_),
-        "stage2": topology.analyzed_subject(batch, id_),
-        "exporter": topology.finished_subject(batch, id_),
-    }
-    attempts = (
-        Attempt(outcome="throttled", fingerprint="f", started_at=NOON),
-        Attempt(
-            outcome="billed",
-            fingerprint="f",
-            cost_usd=Decimal("0.0002"),
-            started_at=NOON,
-            finished_at=NOON,
-            error="schema: ipa",
-        ),
-    )
-    defaults: dict[str, Any] = {
-        "letter_id": id_,
-        "service": service,
-        "batch": batch,
-        "term": "책",
-        "reason": "schema",
-        "error": "ReplyRejected",
-        "message": "schema: ipa is missing",
-        "causes": ("ValueError: no ipa",),
-        "history": AttemptHistory(attempts=attempts),
-        "original_subject": subjects[service],
-        "original_headers": {topology.TRACEPARENT: TRACE},
-        "original_payload": f"payload of {id_}".encode(),
-        "first_at": NOON,
-        "last_at": NOON,
-    }
-    return DeadLetter.model_validate({**defaults, **values})
-
-
-async def give_up(js: JetStreamContext, record: DeadLetter, *, original: bool = True) -> Letter:
-    """The state that a service leaves: the message on its stream, and its dead letter."""
-    if original:
-        await js.publish(
-            record.original_subject, record.original_payload, headers=record.original_headers
-        )
-    await js.publish(subject_of(record), record.to_bytes())
-    return await find_letter(js, f"{record.service}/{record.batch}/{record.letter_id}")
-
-
-async def stands(js: JetStreamContext, letter: Letter) -> bool:
-    try:
-        await js.get_last_msg(topology.DEAD_LETTERS.name, letter.subject)
-    except NotFoundError:
-        return False
-    return True
-
-
-async def replays_of(js: JetStreamContext, letter: Letter) -> int:
-    """The count that the newest message on the original subject carries."""
-    stream = STREAMS[letter.record.service]
-    message = await js.get_last_msg(stream, letter.record.original_subject)
-    assert message.data == letter.record.original_payload
-    return int((message.headers or {}).get(topology.REPLAYS, "0"))
-
-
-async def count(js: JetStreamContext, stream: str) -> int:
-    return (await js.stream_info(stream)).state.messages
 
 
 # Looking ------------------------------------------------------------------------------------------
@@ -144,6 +67,53 @@ async def test_the_list_filters_and_hides_what_was_discarded(
     await discard(js, await give_up(js, a_letter("ddd")), note="no", at=NOON)
     rows = json.loads((await cardflow("list", "--json", *filters)).stdout)
     assert [row["letter_id"] for row in rows] == expected
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        (("--older-than", "2h"), ["old"]),
+        (("--newer-than", "2h"), ["new"]),
+        (("--older-than", "30m", "--newer-than", "4h"), ["new", "old"]),
+        (("--older-than", "2d"), []),
+        (("--newer-than", "4h", "--reason", "empty"), ["old"]),
+    ],
+)
+async def test_age_is_the_time_since_a_letter_was_given_up_on(
+    js: JetStreamContext, cardflow: Cardflow, filters: tuple[str, ...], expected: list[str]
+) -> None:
+    now = datetime.now(UTC)
+    await give_up(js, a_letter("new", last_at=now - timedelta(hours=1)))
+    await give_up(js, a_letter("old", last_at=now - timedelta(hours=3), reason="empty"))
+    rows = json.loads((await cardflow("list", "--json", *filters)).stdout)
+    assert [row["letter_id"] for row in rows] == expected
+    result = await cardflow("discard", "--json", *filters)
+    assert [row["id"][-3:] for row in json.loads(result.stdout)] == expected
+
+
+async def test_an_age_that_is_none_is_refused_with_an_example(cardflow: Cardflow) -> None:
+    for command in ("list", "replay", "discard"):
+        result = await cardflow(command, "--older-than", "yesterday")
+        assert result.exit_code == 2
+        assert "'yesterday' is no span of time" in " ".join(result.stderr.split())
+
+
+async def test_cancelled_terms_are_listed_and_shown_by_themselves(
+    js: JetStreamContext, cardflow: Cardflow
+) -> None:
+    await give_up(js, a_letter("dead"))
+    record = a_letter("gone", reason="cancelled")
+    await js.publish(topology.cancelled_subject("stage1", "b1", "gone"), record.to_bytes())
+    for flags, expected in (((), ["dead"]), (("--cancelled",), ["gone"])):
+        rows = json.loads((await cardflow("list", "--json", *flags)).stdout)
+        assert [row["letter_id"] for row in rows] == expected
+    assert (await cardflow("show", "gone")).exit_code == 1
+    shown = json.loads((await cardflow("show", "gone", "--cancelled", "--json")).stdout)
+    assert (shown["id"], shown["reason"]) == ("stage1/b1/gone", "cancelled")
+    assert (await cardflow("replay", "--all")).stdout == "replayed: 1\n"
+    assert (
+        await cardflow("list", "--cancelled", "--batch", "b2")
+    ).stdout == "No cancelled terms.\n"
 
 
 async def test_a_row_tells_reason_attempts_and_cost(
@@ -239,7 +209,8 @@ async def test_headers_that_were_never_set_are_not_invented(js: JetStreamContext
     letter = await give_up(js, a_letter(original_headers={topology.REPLAYS: "many"}))
     await replay(js, letter)
     message = await js.get_last_msg("TERMS", letter.record.original_subject)
-    assert message.headers == {topology.REPLAYS: "1"}
+    assert set(message.headers or {}) == {topology.REPLAYS, topology.FIRST_AT}
+    assert (message.headers or {})[topology.REPLAYS] == "1"
 
 
 @pytest.mark.parametrize("service", STREAMS)
@@ -298,6 +269,21 @@ async def test_filters_replay_all_that_wait_and_leave_the_discarded(
     assert (result.exit_code, result.stdout) == (0, "replayed: 29\n")
     assert [await stands(js, letter) for letter in letters] == [True] + [False] * 29
     assert await stands(js, other)
+
+
+async def test_a_replay_keeps_its_pace_however_many_it_has_in_hand(
+    js: JetStreamContext, cardflow: Cardflow
+) -> None:
+    for number in range(9):
+        await give_up(js, a_letter(f"t{number}"))
+    assert (await cardflow("replay", "--all", "--rate", "10")).stdout == "replayed: 9\n"
+    state = (await js.stream_info("TERMS")).state
+    sent = [
+        (await js.get_msg("TERMS", seq=sequence)).time
+        for sequence in range(state.first_seq, state.last_seq + 1)
+    ]
+    took = sent[-1] - sent[0] if sent[0] and sent[-1] else timedelta(0)
+    assert took > timedelta(seconds=0.7)
 
 
 async def test_a_discarded_letter_is_replayed_when_it_is_named(

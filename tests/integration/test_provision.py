@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DeliverPolicy,
+    DiscardPolicy,
+    StorageType,
+    StreamConfig,
+)
 from nats.js.errors import APIError, NotFoundError
 
 from services.kernel import topology
 from services.kernel.settings import NatsSettings
+from services.kernel.stream.drift import Drift
 from services.kernel.stream.outgoing import is_duplicate
-from services.kernel.stream.provision import Drift, provision
+from services.kernel.stream.provision import provision
 
 SETTINGS = NatsSettings(stream_max_mib=64)
 NAMES = [s.name for s in topology.STREAMS] + [f"KV_{b.name}" for b in topology.BUCKETS]
@@ -130,6 +139,7 @@ async def test_a_missing_stream_is_made_again_with_its_consumer(js: JetStreamCon
     assert told(await provision(js, SETTINGS)) == {
         ("stream", "CARDS", "exists"),
         ("consumer", "exporter", "exists"),
+        ("consumer", "stage2", "exists"),  # Made anew, so that it fills CARDS again.
     }
 
 
@@ -190,3 +200,131 @@ async def test_a_submission_is_taken_twice_and_refused_when_it_is_too_large(
     with pytest.raises(APIError, match="message size exceeds maximum allowed"):
         await js.publish("terms.submit.b1", b"x" * (topology.SUBMISSION_MAX_BYTES + 1))
     assert (await js.stream_info("SUBMISSIONS")).state.messages == 2
+
+
+@pytest.mark.parametrize(
+    ("lost", "feeder"), [("TERMS", "ingest"), ("ANALYSES", "stage1"), ("CARDS", "stage2")]
+)
+async def test_a_lost_stream_is_filled_again_by_the_service_that_writes_it(
+    lost: str, feeder: topology.ServiceName, js: JetStreamContext
+) -> None:
+    consumer = topology.CONSUMERS[feeder]
+    subject = {"SUBMISSIONS": "terms.submit.b1"}.get(consumer.stream)
+    streams = {stream.name: stream for stream in topology.STREAMS}
+    subject = subject or streams[consumer.stream].subjects[0].replace("*", "b1")
+    await js.publish(subject, b"x")
+    reader = await js.pull_subscribe_bind(consumer.durable, stream=consumer.stream)
+    [message] = await reader.fetch(1, timeout=5)
+    await message.ack_sync()
+    await js.delete_stream(lost)
+    repaired = await provision(js, SETTINGS)
+    assert f"stream {lost}: created; filled again by {feeder}" in map(str, repaired)
+    [again] = await reader.fetch(1, timeout=5)
+    assert again.data == b"x"
+    assert await provision(js, SETTINGS) == []
+
+
+async def test_a_repair_that_was_broken_off_is_completed_by_the_next(
+    js: JetStreamContext,
+) -> None:
+    """At its most delicate moment: the feeder is deleted, its stream is not yet made."""
+    await js.publish("terms.submit.b1", b"x")
+    await js.delete_stream("TERMS")
+    await js.delete_consumer("SUBMISSIONS", "ingest")
+    await provision(js, SETTINGS)
+    assert (await js.consumer_info("SUBMISSIONS", "ingest")).num_pending == 1
+    assert await provision(js, SETTINGS) == []
+
+
+async def test_without_the_cache_nothing_is_delivered_again_to_be_paid_for(
+    js: JetStreamContext,
+) -> None:
+    await js.publish(topology.accepted_subject("b1", "t1"), b"x")
+    reader = await js.pull_subscribe_bind("stage1", stream="TERMS")
+    [message] = await reader.fetch(1, timeout=5)
+    await message.ack_sync()
+    await js.delete_stream("ANALYSES")
+    await js.delete_stream("KV_COMPLETIONS")
+    told = [str(drift) for drift in await provision(js, SETTINGS)]
+    assert any("ANALYSES: created; not filled again" in line for line in told)
+    assert (await js.consumer_info("TERMS", "stage1")).num_pending == 0
+
+
+async def test_what_the_server_refuses_to_change_is_reported_and_the_rest_is_changed(
+    js: JetStreamContext,
+) -> None:
+    await js.delete_stream("BATCHES")
+    await js.add_stream(
+        StreamConfig(
+            name="BATCHES",
+            subjects=["batches.*.*", "more.batches"],
+            storage=StorageType.MEMORY,
+            discard=DiscardPolicy.NEW,
+        )
+    )
+    drifts = {drift.setting: drift for drift in await provision(js, SETTINGS)}
+    assert not drifts["storage"].changed
+    assert "the server refuses that: " in drifts["storage"].note
+    assert "storage is memory, should be file" in str(drifts["storage"])
+    assert drifts["subjects"].changed
+    assert drifts["max_msgs_per_subject"].changed
+    config = (await js.stream_info("BATCHES")).config
+    assert (config.subjects, config.max_msgs_per_subject) == (["batches.*.*"], 1)
+    [left] = await provision(js, SETTINGS)
+    assert (left.setting, left.changed, left.is_serious) == ("storage", False, False)
+
+
+async def test_a_consumer_that_can_not_be_changed_is_made_anew_and_stays_paused(
+    js: JetStreamContext,
+) -> None:
+    await js.publish(topology.accepted_subject("b1", "t1"), b"x")
+    await js.delete_consumer("TERMS", "stage1")
+    await js.add_consumer(
+        "TERMS",
+        ConsumerConfig(
+            durable_name="stage1",
+            deliver_policy=DeliverPolicy.NEW,
+            ack_policy=AckPolicy.NONE,
+            pause_until="2190-01-01T00:00:00Z",
+        ),
+    )
+    repaired = await provision(js, SETTINGS)
+    assert any("made anew, it delivers everything" in str(drift) for drift in repaired)
+    info = await js.consumer_info("TERMS", "stage1")
+    assert (info.num_pending, info.paused) == (1, True)
+    assert await provision(js, SETTINGS) == []
+
+
+async def test_bounds_are_left_alone_when_asked_to_and_promises_are_not(
+    js: JetStreamContext,
+) -> None:
+    config = (await js.stream_info("TERMS")).config
+    await js.update_stream(config.evolve(max_bytes=topology.MIB, discard_new_per_subject=False))
+    info = (await js.consumer_info("TERMS", "stage1")).config
+    await js.add_consumer(
+        "TERMS", info.evolve(ack_wait=45, filter_subjects=["terms.accepted.b1.*"])
+    )
+    assert {drift.setting for drift in await provision(js, SETTINGS, bounds=False)} == {
+        "discard_new_per_subject",
+        "filter_subjects",
+    }
+    config = (await js.stream_info("TERMS")).config
+    assert (config.max_bytes, config.discard_new_per_subject) == (topology.MIB, True)
+    info = (await js.consumer_info("TERMS", "stage1")).config
+    assert (info.ack_wait, info.filter_subjects or [info.filter_subject]) == (
+        45,
+        ["terms.accepted.*.*"],
+    )
+    assert {drift.setting for drift in await provision(js, SETTINGS)} == {"max_bytes", "ack_wait"}
+
+
+async def test_several_provision_at_once_and_leave_everything_as_it_should_be(
+    js: JetStreamContext,
+) -> None:
+    await js.publish("terms.submit.b1", b"x")
+    await js.delete_stream("TERMS")
+    await js.delete_stream("CARDS")
+    await asyncio.gather(*(provision(js, SETTINGS) for _ in range(4)), return_exceptions=True)
+    await provision(js, SETTINGS)
+    assert await provision(js, SETTINGS) == []
+    assert (await js.consumer_info("SUBMISSIONS", "ingest")).num_pending == 1

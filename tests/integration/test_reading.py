@@ -123,6 +123,7 @@ async def test_a_batch_is_counted_from_what_the_streams_hold(js: JetStreamContex
     await js.publish(topology.dead_subject("ingest", "b1", "r1"), b"x")
     await js.publish(topology.dead_subject("stage1", "b1", "t3"), b"x")
     await js.publish(topology.finished_subject("b2", "t9"), b"another batch's")
+    await js.publish(topology.cancelled_subject("stage1", "b2", "t8"), b"another batch's")
     before = await count_batch(js, "b1")
     assert before == BatchCounts(
         submitted=5,
@@ -135,10 +136,11 @@ async def test_a_batch_is_counted_from_what_the_streams_hold(js: JetStreamContex
     )
     assert (before.dead, before.in_flight, before.total, before.settled) == (2, 2, 5, False)
     await ingest_up_to_here(js)
-    for id_ in ("t2", "t4"):
-        await js.publish(topology.finished_subject("b1", id_), b"x")
+    await js.publish(topology.finished_subject("b1", "t2"), b"x")
+    await js.publish(topology.cancelled_subject("stage1", "b1", "t4"), b"x")
     after = await count_batch(js, "b1")
     assert (after.ingested, after.in_flight, after.settled) == (True, 0, True)
+    assert (after.finished, after.cancelled, after.ended) == (2, 1, 5)
 
 
 async def test_until_all_is_ingested_what_was_submitted_stands_in_for_the_total() -> None:

@@ -31,7 +31,7 @@ from nats.js import JetStreamContext
 
 from services.cli.machine.nats_server import EmbeddedServer, binary, free_port
 from services.kernel import topology
-from services.kernel.app import Connected, Frame, Service, _note_fetched
+from services.kernel.app import Connected, Frame, Service
 from services.kernel.metrics import Metrics
 from services.kernel.settings import (
     HttpSettings,
@@ -42,6 +42,7 @@ from services.kernel.settings import (
 )
 from services.kernel.stream.attempts import AttemptLedger
 from services.kernel.stream.checkpoint import Checkpoint
+from services.kernel.stream.fetching import note_fetched
 from services.kernel.stream.in_hand import InHand
 from services.kernel.stream.incoming import Incoming, Outgoing
 from services.kernel.stream.provision import provision
@@ -438,7 +439,7 @@ async def test_a_fetch_without_messages_ends_empty_and_not_with_an_error(
 ) -> None:
     """The client raises both, and FastStream knows only one of them."""
     subscriber = SimpleNamespace(subscription=ScriptedSubscription(error))
-    _note_fetched(subscriber, InHand(Metrics("ingest"), ack_wait_s=20))
+    note_fetched(subscriber, InHand(Metrics("ingest"), ack_wait_s=20))
     assert await subscriber.subscription.fetch(batch=100, timeout=0.1) == []
 
 

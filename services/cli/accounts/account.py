@@ -76,6 +76,7 @@ def _batch_as_json(batch: BatchAccount) -> dict[str, Any]:
         "analyzed": len(record.analyzed),
         "finished": len(record.finished),
         "dead": len(record.all_dead),
+        "cancelled": len(record.all_cancelled),
         "in_flight": len(record.in_flight),
         "in_flight_ids": sorted(record.in_flight),
         "not_stored": len(record.not_stored),
@@ -119,11 +120,12 @@ def show(account: Account) -> None:
 
 
 def _terms(account: Account) -> Table:
-    table = _table("submitted", "accepted", "refused", "finished", "dead", "in flight")
+    table = _table("submitted", "accepted", "refused", "finished", "dead", "cancelled", "in flight")
     for batch in account.batches:
         record = batch.record
         terms = (record.submissions, record.accepted, record.refused, record.finished)
-        counts = (*map(len, terms), len(record.all_dead), len(record.in_flight))
+        ended = (record.all_dead, record.all_cancelled)
+        counts = (*map(len, terms), *map(len, ended), len(record.in_flight))
         table.add_row(printable(record.batch), *map(str, counts))
     return table
 

@@ -1,7 +1,8 @@
 """The accounting of terms and of what they cost: sets in, problems out. Pure.
 
 every submission is accepted, refused, or still with ingest
-accepted = finished + dead + in flight, by id; what is in flight is still to be delivered
+accepted = finished + dead + cancelled + in flight, by id, and no id in two of them; what is in
+flight is still to be delivered
 for every fingerprint at most one billed success
 what a card says that it cost is what was recorded when it was paid
 what the provider saw and charged is what was recorded, give or take the uncertain calls
@@ -69,9 +70,9 @@ class BatchRecord:
     """All that the streams hold of one batch.
 
     `ingest_floor`: ingest has answered every submission up to this place. `awaited` are the
-    accepted terms that a consumer has still to answer. `dead` has the ids by stage; `not_stored`
-    are finished cards that the exporter gave up on. `misplaced` are cards that stand under the id
-    of another term. `forgotten`: SUBMISSIONS has dropped its oldest messages.
+    accepted terms that a consumer has still to answer. `dead` and `cancelled` have the ids by
+    stage; `not_stored` are finished cards that the exporter gave up on. `misplaced` are cards that
+    stand under the id of another term. `forgotten`: SUBMISSIONS has dropped its oldest messages.
     """
 
     batch: str
@@ -82,6 +83,7 @@ class BatchRecord:
     finished: Mapping[str, tuple[Paid, Paid]] = field(default_factory=dict)
     refused: frozenset[str] = frozenset()
     dead: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    cancelled: Mapping[str, frozenset[str]] = field(default_factory=dict)
     not_stored: frozenset[str] = frozenset()
     misplaced: frozenset[str] = frozenset()
     awaited: frozenset[str] = frozenset()
@@ -92,8 +94,12 @@ class BatchRecord:
         return frozenset().union(*self.dead.values())
 
     @property
+    def all_cancelled(self) -> frozenset[str]:
+        return frozenset().union(*self.cancelled.values())
+
+    @property
     def in_flight(self) -> frozenset[str]:
-        return self.accepted - self.finished.keys() - self.all_dead
+        return self.accepted - self.finished.keys() - self.all_dead - self.all_cancelled
 
     @property
     def ingested(self) -> bool:
@@ -139,9 +145,10 @@ def _submission_problems(record: BatchRecord) -> Iterator[Problem]:
 def _term_problems(record: BatchRecord) -> Iterator[Problem]:
     finished = record.finished.keys()
     dead1, dead2 = (record.dead.get(stage, frozenset()) for stage in STAGES)
+    cancelled1, cancelled2 = (record.cancelled.get(stage, frozenset()) for stage in STAGES)
     yield _problem(
         "terms",
-        "accepted and answered by every consumer, but neither finished nor dead: lost",
+        "accepted and answered by every consumer, but neither finished, dead nor cancelled: lost",
         record.in_flight - record.awaited,
     )
     yield _problem(
@@ -149,7 +156,17 @@ def _term_problems(record: BatchRecord) -> Iterator[Problem]:
         "finished and dead at once; a replay that was cut off is ended by the same replay",
         finished & record.all_dead,
     )
+    resumed = "at once; `cardflow cancel BATCH --undo` ends what was cut off"
+    yield _problem("terms", f"finished and cancelled {resumed}", finished & record.all_cancelled)
+    yield _problem(
+        "terms",
+        "dead and cancelled at once, or cancelled in both stages",
+        (record.all_dead & record.all_cancelled) | (cancelled1 & cancelled2),
+    )
     yield _problem("terms", "analysed and dead in stage 1 at once", dead1 & record.analyzed)
+    yield _problem(
+        "terms", f"analysed and cancelled in stage 1 {resumed}", cancelled1 & record.analyzed
+    )
     yield _problem("outputs", "a card stands under the id of another term", record.misplaced)
     if record.forgotten:
         return
@@ -158,6 +175,8 @@ def _term_problems(record: BatchRecord) -> Iterator[Problem]:
     yield _problem("outputs", "finished, but never analysed", finished - record.analyzed)
     off = "dead, but its message is gone: a replay was cut off; replay it again"
     yield _problem("terms", off, (dead1 - record.accepted) | (dead2 - record.analyzed))
+    off = "cancelled, but its message is gone: `cardflow cancel BATCH --undo` sends it again"
+    yield _problem("terms", off, (cancelled1 - record.accepted) | (cancelled2 - record.analyzed))
 
 
 def _money_problems(record: BatchRecord, attempts: Attempts) -> Iterator[Problem]:
@@ -165,12 +184,17 @@ def _money_problems(record: BatchRecord, attempts: Attempts) -> Iterator[Problem
         unequal = []
         for id_, paid in record.finished.items():
             history = attempts.get(AttemptsKey(stage, record.batch, id_), AttemptHistory())
-            said = paid[place]
-            gap_usd = abs(said.cost_usd - history.cost_usd)
-            if said.calls != history.calls or gap_usd > ROUNDING_USD:
+            if not _is_as_recorded(paid[place], history):
                 unequal.append(id_)
         message = f"the card's calls or cost in {stage} are not those that were recorded"
         yield _problem("money", message, unequal)
+
+
+def _is_as_recorded(said: Paid, history: AttemptHistory) -> bool:
+    """What an uncertain call cost may have become known after the card was made."""
+    late_usd = sum((a.cost_usd for a in history.attempts if a.outcome == "uncertain"), Decimal(0))
+    unsaid_usd = history.cost_usd - said.cost_usd
+    return said.calls == history.calls and -ROUNDING_USD <= unsaid_usd <= late_usd + ROUNDING_USD
 
 
 def fingerprint_problems(attempts: Attempts) -> list[Problem]:

@@ -17,7 +17,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 from pydantic import ValidationError
 
-from services.cli.accounts.accounting import AttemptsKey, BatchRecord, Paid, Submission
+from services.cli.accounts.accounting import STAGES, AttemptsKey, BatchRecord, Paid, Submission
 from services.ingest.handler import batch_of, read_submission
 from services.kernel import topology
 from services.kernel.contracts.attempt import AttemptHistory
@@ -55,12 +55,16 @@ async def read_batches(js: JetStreamContext, batch: str | None) -> list[BatchRec
         name: await _ids(js, topology.DEAD_LETTERS, topology.dead_subject(name, *place))
         for name in topology.SERVICES
     }
+    cancelled = {
+        name: await _ids(js, topology.DEAD_LETTERS, topology.cancelled_subject(name, *place))
+        for name in STAGES
+    }
     analyzed = await _ids(js, topology.ANALYSES, topology.analyzed_subject(*place))
     accepted = await _ids(js, topology.TERMS, topology.accepted_subject(*place))
     submissions = await _submissions(js, batch)
     forgotten = await _has_forgotten(js)
     seen: list[Mapping[str, object]] = [finished.paid, analyzed, accepted, submissions]
-    seen += dead.values()
+    seen += [*dead.values(), *cancelled.values()]
     records = [
         BatchRecord(
             batch=name,
@@ -70,7 +74,8 @@ async def read_batches(js: JetStreamContext, batch: str | None) -> list[BatchRec
             analyzed=frozenset(analyzed[name]),
             finished=finished.paid[name],
             refused=frozenset(dead["ingest"][name]),
-            dead={stage: frozenset(dead[stage][name]) for stage in ("stage1", "stage2")},
+            dead={stage: frozenset(dead[stage][name]) for stage in STAGES},
+            cancelled={stage: frozenset(cancelled[stage][name]) for stage in STAGES},
             not_stored=frozenset(dead["exporter"][name]),
             misplaced=frozenset(finished.misplaced[name]),
             forgotten=forgotten,

@@ -42,9 +42,9 @@ def audit(
 ) -> None:
     """Account for every term and every call: exit 0 when it balances, 1 with the ids that don't.
 
-    By id, not by count: each submission is accepted or refused, each accepted term finished, dead
-    or in flight; no completion was paid twice; what cards say they cost is what was recorded, and
-    what the simulator saw and charged. May be run while work goes on.
+    By id, not by count: each submission is accepted or refused, each accepted term finished, dead,
+    cancelled or in flight; no completion was paid twice; what cards say they cost is what was
+    recorded, and what the simulator saw and charged. May be run while work goes on.
 
     \b
     cardflow audit

@@ -17,7 +17,8 @@ from services.cli.common import (
     run,
 )
 from services.kernel.settings import KernelSettings, load_settings
-from services.kernel.stream.provision import Drift, provision
+from services.kernel.stream.drift import Drift
+from services.kernel.stream.provision import provision
 from services.kernel.stream.reading import connected
 
 cli = typer.Typer(add_completion=False)
@@ -33,7 +34,16 @@ def provision_command(
     nats: NatsOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Create what is missing and bring bounds up to date. Repeating it changes nothing."""
+    """Create what is missing and put back what was altered. Repeating it changes nothing.
+
+    A lost stream that another one determines is filled again from that one: its terms are
+    delivered again, and answered from the cache. What can't be had back is said. Exit 1: with
+    --check, something differs; without it, the server refuses a change.
+
+    \b
+    cardflow provision --check --json
+    cardflow provision --nats nats://127.0.0.1:4222
+    """
     drifts = run(_provision(check, data, nats))
     if json:
         print_json({"changed": not check, "drift": [_as_json(drift) for drift in drifts]})
@@ -42,7 +52,7 @@ def provision_command(
             out.print(str(drift), markup=False)
         if not drifts:
             out.print("Everything is as the topology says.")
-    if check and drifts:
+    if any(not drift.changed for drift in drifts):
         raise typer.Exit(FAILED)
 
 
@@ -60,4 +70,5 @@ def _as_json(drift: Drift) -> dict[str, object]:
         "wanted": drift.wanted,
         "found": drift.found,
         "changed": drift.changed,
+        "note": drift.note,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 from nats.js import JetStreamContext
@@ -20,6 +20,7 @@ from services.cli.common import (
     out,
     print_json,
 )
+from services.cli.machine.pauses import pauses_as_json, pauses_line
 from services.cli.session import reported, with_jetstream
 from services.cli.submitting.batch_status import (
     FIELDS,
@@ -29,6 +30,7 @@ from services.cli.submitting.batch_status import (
     known_batches,
     unknown_batch,
 )
+from services.kernel.stream.pausing import Paused, paused_services
 
 cli = typer.Typer(add_completion=False)
 
@@ -44,6 +46,17 @@ _COLUMNS: Final = (
     "in_flight",
     "cost_usd",
 )
+_COLUMNS_WITH_CANCELLED: Final = (
+    "batch",
+    "state",
+    "accepted",
+    "finished",
+    "dead",
+    "cancelled",
+    "in_flight",
+    "cost_usd",
+)
+"""One column in place of another, so that the table still fits 80 characters."""
 
 
 @cli.command()
@@ -59,8 +72,11 @@ def status(
     """Show how far a batch is, what it cost, and when it will be done; or all batches.
 
     Derived from the streams at this moment. State: completed (all that was declared has ended
-    and is stored), running, or open (nothing is in flight, but its size was never declared).
-    eta_s is null while unknown and 0 when completed. Exit 1: there is no such batch.
+    and is stored), running, open (nothing is in flight, but its size was never declared),
+    cancelling (nothing more is begun) or cancelled (all of it has ended). eta_s is null while
+    unknown and 0 when all has ended. `paused`, the same on every batch, holds each paused service
+    with the end of its pause, or null for one that lasts until `cardflow resume`. Exit 1: there is
+    no such batch.
 
     \b
     cardflow status
@@ -69,35 +85,42 @@ def status(
     with reported():
         url = nats_url(data, nats)
     if batch is None:
-        statuses = with_jetstream(url, _all)
-        _show_all(statuses, json=json)
-        return
-    one = with_jetstream(url, lambda js: _one(js, batch))
-    if json:
-        print_json(one.as_json())
+        statuses, paused = with_jetstream(url, _all)
+        _show_all(statuses, paused, json=json)
     else:
-        out.print(_details(one))
+        one, paused = with_jetstream(url, lambda js: _one(js, batch))
+        if json:
+            print_json(_as_json(one, paused))
+        else:
+            out.print(_details(one))
+    if paused and not json:
+        out.print(pauses_line(paused), markup=False)
 
 
-async def _one(js: JetStreamContext, batch: str) -> BatchStatus:
+def _as_json(status: BatchStatus, paused: Paused) -> dict[str, Any]:
+    return {**status.as_json(), "paused": pauses_as_json(paused)}
+
+
+async def _one(js: JetStreamContext, batch: str) -> tuple[BatchStatus, Paused]:
     if not await is_known(js, batch):
         fail(unknown_batch(batch, await known_batches(js)), code=FAILED)
-    return await batch_status(js, batch)
+    return await batch_status(js, batch), await paused_services(js)
 
 
-async def _all(js: JetStreamContext) -> list[BatchStatus]:
+async def _all(js: JetStreamContext) -> tuple[list[BatchStatus], Paused]:
     slots = asyncio.Semaphore(_AT_ONCE)
 
     async def one(batch: str) -> BatchStatus:
         async with slots:
             return await batch_status(js, batch)
 
-    return list(await asyncio.gather(*map(one, await known_batches(js))))
+    statuses = list(await asyncio.gather(*map(one, await known_batches(js))))
+    return statuses, await paused_services(js)
 
 
-def _show_all(statuses: list[BatchStatus], *, json: bool) -> None:
+def _show_all(statuses: list[BatchStatus], paused: Paused, *, json: bool) -> None:
     if json:
-        print_json([each.as_json() for each in statuses])
+        print_json([_as_json(each, paused) for each in statuses])
     elif not statuses:
         out.print("There are no batches yet; `cardflow submit FILE` makes one.")
     else:
@@ -106,12 +129,14 @@ def _show_all(statuses: list[BatchStatus], *, json: bool) -> None:
 
 def _overview(statuses: list[BatchStatus]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for name in _COLUMNS:
+    with_cancelled = any(each.cancelled for each in statuses)
+    columns = _COLUMNS_WITH_CANCELLED if with_cancelled else _COLUMNS
+    for name in columns:
         left = name in ("batch", "state")
         title = name.removesuffix("_usd").replace("_", " ")
         table.add_column(title, justify="left" if left else "right", overflow="fold")
     for each in statuses:
-        table.add_row(*(escape(_shown(each, name)) for name in _COLUMNS))
+        table.add_row(*(escape(_shown(each, name)) for name in columns))
     return table
 
 

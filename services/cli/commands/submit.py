@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated
 
 import typer
 from nats.js import JetStreamContext
-from rich.progress import Progress
 
+from services.cli.bar import counting_bar
 from services.cli.common import (
     FAILED,
     DataOption,
     JsonOption,
     NatsOption,
-    err,
     fail,
     nats_url,
     print_json,
 )
 from services.cli.session import reported, with_jetstream
+from services.cli.submitting.batch_status import cancellation_of
 from services.cli.submitting.publishing import Publication, publish_submission
 from services.cli.submitting.submission import Submission, default_batch, read_submission_files
 from services.cli.submitting.submission_report import Outcome, show_outcome, show_problems
@@ -76,7 +74,7 @@ def submit(
 
     Each row goes to `terms.submit.<batch>`. Exit 0: all rows are published and, with --wait, all
     terms have ended, in cards or as dead letters that say why. Exit 1: not all were published,
-    or the time was up.
+    the time was up, or the batch was cancelled.
 
     \b
     cardflow submit words.csv --wait
@@ -111,12 +109,27 @@ async def _submit(
     wait: bool,
     timeout_s: float | None,
 ) -> Outcome:
+    await _refuse_cancelled(js, batch)
     publication = await _publish(js, batch, read, deck)
     if not wait or publication.broken_off:
         return Outcome(batch, read, publication)
     with status_bar(batch) as on_status:
         status = await wait_for_batch(js, batch, timeout_s=timeout_s, on_status=on_status)
     return Outcome(batch, read, publication, status, await dead_terms(js, batch))
+
+
+async def _refuse_cancelled(js: JetStreamContext, batch: str) -> None:
+    """Ends the command (exit 1) for a batch whose terms would all be cancelled at once."""
+    # Asked for first: a stream that does not exist gives no answer to what is asked next.
+    await js.stream_info(topology.BATCHES.name)
+    event = await cancellation_of(js, batch)
+    if event is not None:
+        since = event.cancelled_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        fail(
+            f"batch {batch} has been cancelled since {since}, so nothing was published; submit "
+            f"under another name with --batch, or take it up again: cardflow cancel {batch} --undo",
+            code=FAILED,
+        )
 
 
 def check_names(batch: str | None, deck: str | None) -> None:
@@ -133,17 +146,10 @@ def check_names(batch: str | None, deck: str | None) -> None:
 async def _publish(
     js: JetStreamContext, batch: str, read: Submission, deck: str | None
 ) -> Publication:
-    with _publishing_bar(len(read.payloads)) as on_published:
+    with counting_bar("publishing", len(read.payloads)) as on_published:
         return await publish_submission(
             js, batch, read.payloads, deck=deck, now=datetime.now(UTC), on_published=on_published
         )
-
-
-@contextmanager
-def _publishing_bar(total: int) -> Iterator[Callable[[], None]]:
-    with Progress(console=err, disable=not err.is_terminal, transient=True) as progress:
-        task = progress.add_task("publishing", total=total)
-        yield lambda: progress.advance(task)
 
 
 def _report_nothing(batch: str, read: Submission, *, json: bool) -> None:

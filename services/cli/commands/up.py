@@ -60,7 +60,9 @@ def up(
     """Run nats-server, the provider's simulator and all services until SIGINT or SIGTERM.
 
     Prints `ready` when terms can be submitted, and writes DIR/endpoints.json. A process that dies
-    is started again. After a stop or a kill the next `up` on the same folder goes on where it was.
+    is started again, a stream or consumer that was deleted or altered is repaired, and nats-server
+    is started again once its disk, which was full, has room. After a stop or a kill the next `up`
+    on the same folder goes on where it was.
 
     \b
     cardflow up &

@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Annotated, Any, Final
 
 import typer
@@ -19,14 +19,19 @@ from services.cli.common import DataOption, JsonOption, NatsOption, err, fail, n
 from services.cli.interrupting import cancelled, stop_signal
 from services.cli.printable import printable
 from services.cli.session import reported, with_jetstream
+from services.cli.submitting.batch_status import batch_status, cancellation_of
 from services.kernel import topology
 from services.kernel.contracts.card import CardsFinished
+from services.kernel.nats_faults import NATS_FAULTS
 from services.kernel.stream.reading import follow
 
 cli = typer.Typer(add_completion=False)
 
 _LINE_MAX_CHARACTERS: Final = 1_000
-_CANCEL_AGAIN_S: Final = 0.2
+_LOOK_S: Final = 1.0
+"""How often a batch that is watched is asked whether it was cancelled."""
+_LAST_CARD_S: Final = 1.0
+"""Cards are shown within 0.25 s."""
 
 
 @cli.command()
@@ -48,7 +53,7 @@ def watch(
     """Follow the stream of finished cards, one term a line, until Ctrl-C or SIGTERM.
 
     With --json each line is the event as it was published. The time is from the submission to
-    the last card.
+    the last card. A batch that is cancelled is followed until nothing of it is in flight.
 
     \b
     cardflow watch
@@ -62,7 +67,8 @@ def watch(
 
     async def work(js: JetStreamContext) -> None:
         subject = topology.finished_subject(batch or "*", "*")
-        await until_stopped(_follow(js, subject, show, from_start=from_start, count=count))
+        following = _follow(js, subject, show, from_start=from_start, count=count)
+        await until_stopped(following if batch is None else _unless_cancelled(js, batch, following))
 
     try:
         with_jetstream(url, work)
@@ -86,6 +92,35 @@ async def _follow(
             seen += 1
             if seen == count:
                 return
+
+
+async def _unless_cancelled(
+    js: JetStreamContext, batch: str, following: Coroutine[Any, Any, None]
+) -> None:
+    """Follows to its end, or until the batch is cancelled and its last card was shown."""
+    cards = asyncio.ensure_future(following)
+    end = asyncio.ensure_future(_cancelled_and_over(js, batch))
+    try:
+        await asyncio.wait([cards, end], return_when=asyncio.FIRST_COMPLETED)
+        for each in (cards, end):
+            if each.done():
+                each.result()
+        if end.done():
+            err.print(f"Batch {batch} was cancelled; nothing of it is in flight.", markup=False)
+    finally:
+        await cancelled(end)
+        await cancelled(cards)
+
+
+async def _cancelled_and_over(js: JetStreamContext, batch: str) -> None:
+    """Returns a moment after the last card of a cancelled batch."""
+    is_over = False
+    while not is_over:
+        await asyncio.sleep(_LOOK_S)
+        with suppress(*NATS_FAULTS):  # Whether the server is gone for good, following finds out.
+            is_cancelled = await cancellation_of(js, batch) is not None
+            is_over = is_cancelled and (await batch_status(js, batch)).is_over
+    await asyncio.sleep(_LAST_CARD_S)
 
 
 async def until_stopped(work: Coroutine[Any, Any, None]) -> None:

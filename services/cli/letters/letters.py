@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from nats.js import JetStreamContext
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from services.kernel import topology
 from services.kernel.contracts.dead_letter import DeadLetter
 from services.kernel.errors import PermanentError, SettingsError
+from services.kernel.stream.incoming import replay_count
 from services.kernel.stream.reading import messages_of, subjects_of
 
 _CANDIDATES_SHOWN: Final = 10
@@ -38,8 +40,7 @@ class Letter:
     @property
     def replays(self) -> int:
         """How often its message had been sent again when it was given up on."""
-        count = self.record.original_headers.get(topology.REPLAYS, "0")
-        return int(count) if count.isascii() and count.isdigit() else 0
+        return replay_count(self.record.original_headers)
 
     @property
     def is_discarded(self) -> bool:
@@ -60,13 +61,20 @@ def address_of(subject: str) -> str:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which letters a command is about: the named ones, or all that match the filters."""
+    """Which letters a command is about: the named ones, or all that match the filters.
+
+    The age of a letter is the time since it was given up on. `cancelled`: the records of cancelled
+    terms instead, which are dead letters in everything but their subject.
+    """
 
     ids: Sequence[str] = ()
     batch: str | None = None
     service: str | None = None
     reason: str | None = None
+    older_than: timedelta | None = None
+    newer_than: timedelta | None = None
     all: bool = False
+    cancelled: bool = False
 
     def check(self) -> None:
         """Raises SettingsError for what no dead letter could match."""
@@ -79,26 +87,41 @@ class Wanted:
     def check_choice(self) -> None:
         """Raises SettingsError unless letters are named or filtered, one of the two."""
         self.check()
-        filtered = self.all or any((self.batch, self.service, self.reason))
-        if bool(self.ids) == bool(filtered):
+        filters = (self.batch, self.service, self.reason, self.older_than, self.newer_than)
+        filtered = self.all or any(each is not None for each in filters)
+        if bool(self.ids) == filtered:
             raise SettingsError(
                 "name the dead letters by their IDs, or choose them with --batch, --service, "
-                "--reason or --all"
+                "--reason, --older-than, --newer-than or --all"
             )
+
+    @property
+    def subjects(self) -> str:
+        subject_of = topology.cancelled_subject if self.cancelled else topology.dead_subject
+        return subject_of(self.service or "*", self.batch or "*", "*")
+
+    def fits(self, record: DeadLetter, now: datetime) -> bool:
+        """Whether reason and age are those that are wanted."""
+        age = now - record.last_at
+        return (
+            (self.reason is None or record.reason == self.reason)
+            and (self.older_than is None or age > self.older_than)
+            and (self.newer_than is None or age < self.newer_than)
+        )
 
 
 async def read_letters(js: JetStreamContext, wanted: Wanted) -> Letters:
     """All that match the filters, the discarded ones too."""
     wanted.check()
     letters = Letters()
-    subjects = topology.dead_subject(wanted.service or "*", wanted.batch or "*", "*")
-    async for message in messages_of(js, topology.DEAD_LETTERS.name, subjects):
+    now = datetime.now(UTC)
+    async for message in messages_of(js, topology.DEAD_LETTERS.name, wanted.subjects):
         try:
             record = DeadLetter.model_validate_json(message.data)
         except ValidationError:
             letters.unreadable.append(address_of(message.subject))
             continue
-        if wanted.reason is None or record.reason == wanted.reason:
+        if wanted.fits(record, now):
             sequence = message.metadata.sequence.stream
             letters.readable.append(Letter(message.subject, sequence, record))
     return letters
@@ -115,13 +138,14 @@ async def choose_letters(js: JetStreamContext, wanted: Wanted) -> Letters:
     return Letters(waiting, letters.unreadable)
 
 
-async def find_letter(js: JetStreamContext, asked: str) -> Letter:
+async def find_letter(js: JetStreamContext, asked: str, *, cancelled: bool = False) -> Letter:
     """The one letter with this id: `service/batch/id` or the id alone, which may be shortened.
 
     Raises LetterNotFound, naming the candidates when there are several.
     """
     *place, id_ = asked.strip().split("/")
-    subjects = await subjects_of(js, topology.DEAD_LETTERS.name, "dead.*.*.*")
+    wanted = Wanted(cancelled=cancelled)
+    subjects = await subjects_of(js, topology.DEAD_LETTERS.name, wanted.subjects)
     found = [s for s in subjects if id_ and _answers(s, place, id_)]
     if not found:
         raise LetterNotFound(f"there is no dead letter {asked!r}; see `cardflow dead-letters list`")

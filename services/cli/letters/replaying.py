@@ -18,17 +18,18 @@ from datetime import datetime
 from typing import Final, Literal
 
 from nats.js import JetStreamContext
-from nats.js.api import Header
+from nats.js.api import Header, RawStreamMsg
 from nats.js.errors import APIError, NotFoundError
 
 from services.cli.letters.letters import Letter
 from services.kernel import topology
 from services.kernel.errors import Outage
+from services.kernel.stream.incoming import replay_count
 from services.kernel.stream.outgoing import Publisher
 
-Replayed = Literal["replayed", "replayed_before"]
+Replayed = Literal["replayed", "replayed_before", "sent_otherwise"]
 
-_PUBLISH_S: Final = 10.0
+PUBLISH_S: Final = 10.0
 _WRONG_LAST_SEQUENCE: Final = 10071
 _FIRST_WRITE_WINS: Final = {
     prefix: stream.name
@@ -38,39 +39,57 @@ _FIRST_WRITE_WINS: Final = {
 """The stream of a subject, by how the subject begins."""
 
 
-async def replay(js: JetStreamContext, letter: Letter) -> Replayed:
-    """Sends a letter's message again, as often as it is called: once. Raises Outage."""
+async def replay(js: JetStreamContext, letter: Letter, *, payload: bytes | None = None) -> Replayed:
+    """Sends a letter's message again, as often as it is called: once. Raises Outage.
+
+    `payload` goes out instead of the original one. "sent_otherwise": an earlier replay that was
+    cut off had sent another payload, and that one holds.
+    """
+    body = letter.record.original_payload if payload is None else payload
     subject = letter.record.original_subject
     stream = _first_write_wins_stream(subject)
-    before = False
-    if stream is not None:
-        before = not await _make_way(js, stream, subject, letter.replays + 1)
+    sent = None if stream is None else await _make_way(js, stream, subject, letter.replays + 1)
+    before = sent is not None
     if not before:
-        published = await Publisher(js, timeout_s=_PUBLISH_S).publish(
-            subject, letter.record.original_payload, headers=_headers(letter, stream)
-        )
+        publisher = Publisher(js, timeout_s=PUBLISH_S)
+        published = await publisher.publish(subject, body, headers=_headers(letter, stream))
         before = published == "duplicate"
+        if before and stream is not None:
+            sent = await _standing(js, stream, subject)  # Another person's, come in between.
     await js.purge_stream(
         topology.DEAD_LETTERS.name, subject=letter.subject, seq=letter.sequence + 1
     )
-    return "replayed_before" if before else "replayed"
+    if not before:
+        return "replayed"
+    is_same = payload is None or (sent is not None and sent.data == body)
+    return "replayed_before" if is_same else "sent_otherwise"
 
 
-async def _make_way(js: JetStreamContext, stream: str, subject: str, replay_count: int) -> bool:
-    """Takes the old message off its subject; False when this replay stands there already."""
-    try:
-        message = await js.get_last_msg(stream, subject, direct=True)
-    except NotFoundError:
-        return True
-    count = (message.headers or {}).get(topology.REPLAYS, "0")
-    if count.isdigit() and int(count) >= replay_count:
-        return False
+async def _make_way(
+    js: JetStreamContext, stream: str, subject: str, replays: int
+) -> RawStreamMsg | None:
+    """Takes the old message off its subject; the one of this replay, when it stands there."""
+    message = await _standing(js, stream, subject)
+    if message is None:
+        return None
+    if replay_count(message.headers or {}) >= replays:
+        return message
     await js.purge_stream(stream, subject=subject, seq=(message.seq or 0) + 1)
-    return True
+    return None
+
+
+async def _standing(js: JetStreamContext, stream: str, subject: str) -> RawStreamMsg | None:
+    try:
+        return await js.get_last_msg(stream, subject, direct=True)
+    except NotFoundError:
+        return None
 
 
 def _headers(letter: Letter, stream: str | None) -> dict[str, str]:
-    headers = {topology.REPLAYS: str(letter.replays + 1)}
+    headers = {
+        topology.REPLAYS: str(letter.replays + 1),
+        topology.FIRST_AT: letter.record.first_at.isoformat(),
+    }
     trace = letter.record.original_headers.get(topology.TRACEPARENT)
     if trace is not None:
         headers[topology.TRACEPARENT] = trace
@@ -96,7 +115,7 @@ async def discard(js: JetStreamContext, letter: Letter, *, note: str, at: dateti
         await js.publish(
             letter.subject,
             decided.to_bytes(),
-            timeout=_PUBLISH_S,
+            timeout=PUBLISH_S,
             headers={Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: str(letter.sequence)},
         )
     except APIError as error:

@@ -47,6 +47,7 @@ class Child:
     process: asyncio.subprocess.Process | None = None
     restarts: int = 0
     stopping: bool = False
+    restarting: bool = False
     exit_code: int | None = None
     _task: asyncio.Task[None] | None = field(default=None, repr=False)
 
@@ -59,19 +60,29 @@ class Child:
         """SIGTERM, then SIGKILL when the grace period is over; the exit code."""
         self.stopping = True
         process = self.process
-        if process is not None and process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), grace_s)
-            except TimeoutError:
-                structlog.get_logger().error("child.killed", child=self.role.label)
-                process.kill()
-                await process.wait()
+        await self._end(grace_s)
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         return process.returncode if process is not None else None
+
+    async def restart(self, *, grace_s: float) -> None:
+        """Ends the process in the same way; it is started again at once."""
+        self.restarting = True
+        await self._end(grace_s)
+
+    async def _end(self, grace_s: float) -> None:
+        process = self.process
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), grace_s)
+        except TimeoutError:
+            structlog.get_logger().error("child.killed", child=self.role.label)
+            process.kill()
+            await process.wait()
 
     @property
     def pid(self) -> int | None:
@@ -99,18 +110,28 @@ class Child:
             self.exit_code = await self.process.wait()
             if self.stopping:
                 return
-            stable = time.monotonic() - started > _STABLE_S
-            delay_s = _RESTART_MIN_S if stable else min(delay_s * 2, _RESTART_MAX_S)
-            structlog.get_logger().warning(
-                "child.died",
-                child=self.role.label,
-                exit_code=self.exit_code,
-                restart_in_s=round(delay_s, 2),
-                log=str(self.role.log),
-            )
-            await asyncio.sleep(delay_s)
+            if not self.restarting:
+                stable = time.monotonic() - started > _STABLE_S
+                delay_s = _RESTART_MIN_S if stable else min(delay_s * 2, _RESTART_MAX_S)
+                self._tell_died(delay_s)
+                await asyncio.sleep(delay_s)
+            self.restarting = False
             self.restarts += 1
-            await self._spawn()
+            try:
+                await self._spawn()
+            except OSError as error:  # No room for its log, or for one more process.
+                structlog.get_logger().error(
+                    "child.not_started", child=self.role.label, error=str(error)
+                )
+
+    def _tell_died(self, delay_s: float) -> None:
+        structlog.get_logger().warning(
+            "child.died",
+            child=self.role.label,
+            exit_code=self.exit_code,
+            restart_in_s=round(delay_s, 2),
+            log=str(self.role.log),
+        )
 
 
 def _die_with_parent() -> None:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
+
 from services.kernel.errors import SettingsError
 
 MAX_PAYLOAD_BYTES = 1024 * 1024
@@ -22,6 +24,9 @@ MAX_STORE_BYTES = 64 * 1024**3
 _OWN_PORTS = (15_000, 32_000)
 """Below the ephemeral ranges of Linux (32768) and the others (49152)."""
 _READY_S = 15.0
+_HEALTH_S = 5.0
+_WRITE_FAULT = "write error"
+"""In the health check's answer for a stream whose last write failed."""
 _STOP_S = 10.0
 
 
@@ -66,12 +71,22 @@ class EmbeddedServer:
 
     `sync_always` flushes every write before it is acknowledged: no term is lost to a power
     failure, at a third of the write rate, which is still far above what the pipeline needs.
+    `monitor_port` of None: the server can't be asked for its health.
     """
 
-    def __init__(self, folder: Path, *, port: int, sync_always: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int,
+        monitor_port: int | None = None,
+        sync_always: bool = True,
+    ) -> None:
         self.folder = folder
         self.port = port
         self.url = f"nats://127.0.0.1:{port}"
+        self.monitor_url = f"http://127.0.0.1:{monitor_port}" if monitor_port else None
+        self._monitor_port = monitor_port
         self._sync_always = sync_always
 
     def command(self) -> list[str]:
@@ -79,10 +94,12 @@ class EmbeddedServer:
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.folder / "nats.conf"
         sync = 'sync_interval: "always"' if self._sync_always else ""
+        monitor = f'http: "127.0.0.1:{self._monitor_port}"' if self._monitor_port else ""
         config.write_text(
             f"""\
 # Written by cardflow at every start.
 listen: "127.0.0.1:{self.port}"
+{monitor}
 server_name: "cardflow"
 max_payload: {MAX_PAYLOAD_BYTES}
 jetstream {{
@@ -117,6 +134,22 @@ jetstream {{
                 return
             time.sleep(0.01)
         raise SettingsError(f"nats-server did not start; see {self.folder / 'nats.log'}")
+
+    async def write_fault(self) -> str | None:
+        """Why a stream can't be written, in the server's words; None when all can, or no answer.
+
+        A stream that met a full disk refuses every write, also when there is room again, until
+        the server is started again. Publishers hear nothing; the health check alone tells.
+        """
+        if self.monitor_url is None:
+            return None
+        try:
+            async with httpx.AsyncClient(timeout=_HEALTH_S, trust_env=False) as client:
+                answer = await client.get(f"{self.monitor_url}/healthz")
+                error = str(answer.json().get("error", ""))
+        except (httpx.HTTPError, ValueError):
+            return None
+        return error if _WRITE_FAULT in error else None
 
     def is_listening(self) -> bool:
         """True when a client would be greeted."""

@@ -13,6 +13,7 @@ from services.cli.machine.machine_checks import Finding
 from services.kernel.errors import SettingsError
 from services.kernel.nats_faults import NATS_FAULTS
 from services.kernel.settings import KernelSettings, NatsSettings, load_settings
+from services.kernel.stream.pausing import paused_services, until_words
 from services.kernel.stream.provision import provision
 from services.kernel.stream.reading import connected
 
@@ -48,7 +49,12 @@ async def _check_jetstream(js: JetStreamContext, settings: NatsSettings) -> list
         off = Finding("jetstream", "fail", f"no answer: {error!r}", advice)
         return [off, *_unmade(_NEED_JETSTREAM, "JetStream does not answer")]
     on = Finding("jetstream", "ok", f"{account.streams} streams, {account.storage:,} bytes")
-    return [on, await _check_topology(js, settings), await _check_dead_letters(js)]
+    return [
+        on,
+        await _check_topology(js, settings),
+        await _check_pauses(js),
+        await _check_dead_letters(js),
+    ]
 
 
 async def _check_topology(js: JetStreamContext, settings: NatsSettings) -> Finding:
@@ -59,6 +65,14 @@ async def _check_topology(js: JetStreamContext, settings: NatsSettings) -> Findi
     seen = "; ".join(map(str, drifts[:_DRIFTS_SHOWN])) + more
     is_missing = any(drift.setting == "exists" for drift in drifts)
     return Finding("topology", "fail" if is_missing else "warn", seen, "run `cardflow provision`")
+
+
+async def _check_pauses(js: JetStreamContext) -> Finding:
+    paused = await paused_services(js)
+    if not paused:
+        return Finding("pauses", "ok", "no service is paused")
+    seen = ", ".join(f"{service} {until_words(until)}" for service, until in paused.items())
+    return Finding("pauses", "warn", f"paused: {seen}", f"run `cardflow resume {' '.join(paused)}`")
 
 
 async def _check_dead_letters(js: JetStreamContext) -> Finding:
@@ -93,7 +107,7 @@ async def _check_service(client: httpx.AsyncClient, service: Mapping[str, Any]) 
     return Finding(name, "fail", "; ".join(down) or f"not ready: {answer.status_code}", advice)
 
 
-_NEED_JETSTREAM: Final = ("topology", "dead letters")
+_NEED_JETSTREAM: Final = ("topology", "pauses", "dead letters")
 _NEED_NATS: Final = ("jetstream", *_NEED_JETSTREAM)
 
 

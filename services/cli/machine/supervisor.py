@@ -7,24 +7,25 @@ stop: services (finish what is in hand) → simulator → nats-server → unlock
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import httpx
-import psutil
+import structlog
 
 from services.cli.common import ENDPOINTS, STORE
-from services.cli.interrupting import unless
+from services.cli.interrupting import cancelled, unless
 from services.cli.machine.children import Child, Role
+from services.cli.machine.folder import end_leftovers, locked, started_at
 from services.cli.machine.nats_server import EmbeddedServer, free_port, is_free
+from services.cli.machine.storage import Storage
+from services.cli.machine.upkeep import keep_up
 from services.kernel.errors import SettingsError
 from services.kernel.settings import KernelSettings, ProviderAccess, load_settings
 from services.kernel.stream.provision import provision
@@ -37,8 +38,6 @@ _CHILD_GRACE_S = 10.0
 _SETTINGS_EXIT = 2
 _RESTARTS_AT_START = 3
 """Who dies this often before it was ready once will not get better by itself."""
-_SAME_PROCESS_S = 1.0
-"""Two processes with one pid don't start within the same second."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +60,17 @@ class Supervisor:
         self.plan = plan
         self.data = plan.data.absolute()
         self._next_port = plan.port_base
-        self._server = (
-            None if plan.nats_url else EmbeddedServer(self.data / "nats", port=self._port())
-        )
+        self._server = None
+        if plan.nats_url is None:
+            self._server = EmbeddedServer(
+                self.data / "nats", port=self._port(), monitor_port=free_port()
+            )
         self.nats_url = plan.nats_url or (self._server.url if self._server else "")
         self._nats: Child | None = None
         self._simulator: Child | None = None
         self._services: list[Child] = []
         self.base_url = plan.access.base_url
+        self._unwritten = False
         self._grace_s = load_settings(KernelSettings).grace_s
 
     def provider_line(self) -> str:
@@ -90,7 +92,11 @@ class Supervisor:
             end_leftovers(self.data)
             try:
                 await unless(stop, self._start())
-                yield
+                upkeep = asyncio.create_task(keep_up(self.nats_url, self._storage(), self._tell))
+                try:
+                    yield
+                finally:
+                    await cancelled(upkeep)
             finally:
                 await self._stop()
 
@@ -149,7 +155,7 @@ class Supervisor:
             log=self.data / "logs" / f"{name}-{replica}.log",
             http_url=http_url,
         )
-        child = Child(role, changed=self.write_endpoints)
+        child = Child(role, changed=self._tell_changed)
         await child.start()
         return child
 
@@ -197,6 +203,30 @@ class Supervisor:
             await self._nats.stop(grace_s=_CHILD_GRACE_S)
         (self.data / ENDPOINTS).unlink(missing_ok=True)
 
+    def _storage(self) -> Storage | None:
+        """The embedded server's; None for another's."""
+        server, nats = self._server, self._nats
+        if server is None or nats is None:
+            return None
+        return Storage(
+            server.write_fault,
+            partial(nats.restart, grace_s=_CHILD_GRACE_S),
+            folder=server.folder,
+        )
+
+    def _tell_changed(self) -> None:
+        self._unwritten = True
+        self._tell()
+
+    def _tell(self) -> None:
+        """Writes the endpoints if they have changed. On a full disk it is tried again later."""
+        if not self._unwritten:
+            return
+        try:
+            self.write_endpoints()
+        except OSError as error:
+            structlog.get_logger().error("endpoints.unwritten", error=str(error))
+
     def write_endpoints(self) -> None:
         """Beside and renamed: a reader never sees half of it."""
         endpoints = {
@@ -211,15 +241,17 @@ class Supervisor:
                 }
                 for child in self._services
             ],
+            "nats_monitor_url": self._server.monitor_url if self._server else None,
             "nats_pid": self._nats.pid if self._nats else None,
             "simulator_pid": self._simulator.pid if self._simulator else None,
             "supervisor_pid": os.getpid(),
-            "started": {str(c.pid): _started(c.pid) for c in self.children if c.pid},
+            "started": {str(c.pid): started_at(c.pid) for c in self.children if c.pid},
         }
         path = self.data / ENDPOINTS
         beside = path.with_suffix(".json.new")
         beside.write_text(json.dumps(endpoints, indent=2) + "\n")
         beside.replace(path)
+        self._unwritten = False
 
     def _port(self) -> int:
         """The next of `port_base`, or any free one. Raises SettingsError when it is taken."""
@@ -231,50 +263,6 @@ class Supervisor:
                 f"port {port} is taken by another program; give another --port-base"
             )
         return port
-
-
-@contextmanager
-def locked(data: Path) -> Iterator[None]:
-    """One supervisor a folder. Raises SettingsError when there is another."""
-    with (data / "up.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise SettingsError(
-                f"`cardflow up` runs on {data} already (pid {lock.read().strip() or 'unknown'}); "
-                "stop it, or give --data another folder"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
-
-
-def end_leftovers(data: Path) -> None:
-    """Ends children of a supervisor that was killed: only those that we started ourselves."""
-    try:
-        endpoints = json.loads((data / ENDPOINTS).read_text())
-    except (FileNotFoundError, ValueError):
-        return
-    leftovers = []
-    for pid, started in endpoints.get("started", {}).items():
-        with contextlib.suppress(psutil.Error):
-            process = psutil.Process(int(pid))
-            if abs(process.create_time() - started) < _SAME_PROCESS_S:
-                process.terminate()
-                leftovers.append(process)
-    _, alive = psutil.wait_procs(leftovers, timeout=_CHILD_GRACE_S)
-    for process in alive:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-
-
-def _started(pid: int) -> float | None:
-    try:
-        return psutil.Process(pid).create_time()
-    except psutil.Error:
-        return None
 
 
 def _cardflow(*arguments: str) -> list[str]:

@@ -12,7 +12,12 @@ from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
 from services.kernel import topology
-from services.kernel.contracts.batch import BatchCompleted, BatchOpened, BatchProgress
+from services.kernel.contracts.batch import (
+    BatchCancelled,
+    BatchCompleted,
+    BatchOpened,
+    BatchProgress,
+)
 from services.kernel.stream.reading import (
     BatchCounts,
     count_batch,
@@ -20,7 +25,7 @@ from services.kernel.stream.reading import (
     submission_subjects,
 )
 
-State = Literal["completed", "running", "open"]
+State = Literal["completed", "running", "open", "cancelling", "cancelled"]
 
 FIELDS: Final = (
     "batch",
@@ -47,7 +52,8 @@ class BatchStatus:
     `cost_usd` are as of the exporter's newest progress event. `eta_s`: seconds until the last
     term ends at the rate since the batch was opened; 0 when completed, None when unknown.
     `state`: "completed" (all that was declared has arrived, ended and is stored), "running",
-    or "open" (nothing is in flight, but its size was never declared).
+    "open" (nothing is in flight, but its size was never declared), "cancelling" (nothing more is
+    begun, and what was begun has still to end), or "cancelled" (all of it has ended).
 
     `total` is the number of terms to come to, as far as it is known. `is_over`: every term that
     arrived has ended, and the cards are stored. `is_final`: the cost covers all of them.
@@ -72,7 +78,12 @@ class BatchStatus:
 
     @property
     def ended(self) -> int:
-        return self.finished + self.dead
+        return self.finished + self.dead + self.cancelled
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Somebody cancelled it: what has not ended by itself will not be finished."""
+        return self.state in ("cancelling", "cancelled")
 
     def as_json(self) -> dict[str, Any]:
         """What `cardflow status --json` prints."""
@@ -87,6 +98,7 @@ class BatchEvents:
     opened: BatchOpened | None = None
     progress: BatchProgress | None = None
     ended_before: int = 0
+    cancelled: BatchCancelled | None = None
 
 
 async def batch_status(js: JetStreamContext, batch: str) -> BatchStatus:
@@ -99,10 +111,10 @@ async def batch_status(js: JetStreamContext, batch: str) -> BatchStatus:
 def status_of(batch: str, counts: BatchCounts, events: BatchEvents, now: datetime) -> BatchStatus:
     """The status for these figures. Pure."""
     progress = events.progress
-    ended = counts.finished + counts.dead
+    ended = counts.ended
     stored = counts.finished == 0 or (progress is not None and progress.finished >= counts.finished)
     is_over = counts.settled and stored
-    state = _state(counts, events.opened, is_over=is_over)
+    state = _state(counts, events, is_over=is_over)
     total = _total(counts, events.opened)
     return BatchStatus(
         batch=batch,
@@ -115,15 +127,28 @@ def status_of(batch: str, counts: BatchCounts, events: BatchEvents, now: datetim
         cached=progress.cached if progress else 0,
         calls=progress.calls if progress else 0,
         cost_usd=progress.cost_usd if progress else Decimal(0),
-        eta_s=0.0 if state == "completed" else _eta_s(total - ended, ended, events, now),
+        eta_s=0.0
+        if state in ("completed", "cancelled")
+        else _eta_s(total - ended, ended, events, now),
         state=state,
         total=total,
         is_over=is_over,
-        is_final=is_over and (ended == 0 or (progress is not None and progress.current >= ended)),
+        is_final=is_over and (ended == 0 or _covers(progress, counts)),
+        cancelled=counts.cancelled,
     )
 
 
-def _state(counts: BatchCounts, opened: BatchOpened | None, *, is_over: bool) -> State:
+def _covers(progress: BatchProgress | None, counts: BatchCounts) -> bool:
+    """Whether the event was made of all that has ended, each term as it has ended."""
+    if progress is None or progress.current < counts.ended:
+        return False
+    return (progress.dead, progress.cancelled) == (counts.dead, counts.cancelled)
+
+
+def _state(counts: BatchCounts, events: BatchEvents, *, is_over: bool) -> State:
+    opened = events.opened
+    if events.cancelled is not None:
+        return "cancelled" if is_over else "cancelling"
     if opened is None:
         return "open" if counts.settled else "running"
     return "completed" if is_over and counts.submitted >= opened.expected else "running"
@@ -132,7 +157,7 @@ def _state(counts: BatchCounts, opened: BatchOpened | None, *, is_over: bool) ->
 def _total(counts: BatchCounts, opened: BatchOpened | None) -> int:
     """Until all has arrived, what was declared stands in: among it may be duplicates."""
     missing = max(0, opened.expected - counts.submitted) if opened else 0
-    return max(counts.total + missing, counts.finished + counts.dead)
+    return max(counts.total + missing, counts.ended)
 
 
 def _eta_s(remaining: int, ended: int, events: BatchEvents, now: datetime) -> float | None:
@@ -143,9 +168,9 @@ def _eta_s(remaining: int, ended: int, events: BatchEvents, now: datetime) -> fl
 
 
 async def _events(js: JetStreamContext, batch: str) -> BatchEvents:
-    opened = await _newest(js, topology.batch_subject(batch, "opened"))
-    progress = await _newest(js, topology.batch_subject(batch, "progress"))
-    completed = await _newest(js, topology.batch_subject(batch, "completed"))
+    opened = await newest_event(js, topology.batch_subject(batch, "opened"))
+    progress = await newest_event(js, topology.batch_subject(batch, "progress"))
+    completed = await newest_event(js, topology.batch_subject(batch, "completed"))
     ended_before = 0
     if opened and completed and (completed.seq or 0) < (opened.seq or 0):
         ended_before = BatchCompleted.model_validate_json(completed.data or b"").current
@@ -153,10 +178,21 @@ async def _events(js: JetStreamContext, batch: str) -> BatchEvents:
         opened=BatchOpened.model_validate_json(opened.data or b"") if opened else None,
         progress=BatchProgress.model_validate_json(progress.data or b"") if progress else None,
         ended_before=ended_before,
+        cancelled=await cancellation_of(js, batch),
     )
 
 
-async def _newest(js: JetStreamContext, subject: str) -> RawStreamMsg | None:
+async def cancellation_of(js: JetStreamContext, batch: str) -> BatchCancelled | None:
+    """When and why the batch was cancelled; None when it was not, or was taken up again."""
+    message = await newest_event(js, topology.batch_subject(batch, "cancelled"))
+    if message is None:
+        return None
+    event = BatchCancelled.model_validate_json(message.data or b"")
+    return event if event.undone_at is None else None
+
+
+async def newest_event(js: JetStreamContext, subject: str) -> RawStreamMsg | None:
+    """The newest message of a subject on BATCHES."""
     try:
         return await js.get_last_msg(topology.BATCHES.name, subject, direct=True)
     except NotFoundError:

@@ -67,15 +67,18 @@ async def publish_submission(
     now: datetime,
     on_published: Callable[[], None] = lambda: None,
     arrival_s: float = _ARRIVAL_S,
+    before: int | None = None,
 ) -> Publication:
     """Opens the batch, or adds to one, and publishes every payload. Raises Outage before the first.
 
+    `before`: how many submissions the batch has, where the caller knows that no others come.
     Rows without a position are numbered on from what the batch was to have before. A refusal
     by the server costs its row; a full stream or a server that stays away ends the publishing.
     """
     # Asked for first: silence of a stream that does not exist looks like an election.
     await js.stream_info(topology.SUBMISSIONS.name)
-    before = await _declared(js, batch, arrival_s)
+    if before is None:
+        before = await _declared(js, batch, arrival_s)
     publication = Publication(expected=before + len(payloads))
     await _open(js, batch, publication.expected, deck, now)
     try:

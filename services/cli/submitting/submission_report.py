@@ -35,9 +35,11 @@ class Outcome:
 
     @property
     def is_whole(self) -> bool:
-        """All rows that could be sent are published and, if waited for, have ended."""
+        """All rows that could be sent are published and, if waited for, have ended uncancelled."""
         is_sent = self.publication.published == len(self.read.payloads)
-        return is_sent and (self.status is None or self.status.is_over)
+        if self.status is None:
+            return is_sent
+        return is_sent and self.status.is_over and not self.status.is_cancelled
 
     def as_json(self) -> dict[str, Any]:
         problems = [*self.read.unsendable, *self.read.refusals, *self.not_taken]
@@ -74,7 +76,7 @@ def show_outcome(outcome: Outcome) -> None:
             markup=False,
         )
     if outcome.status and outcome.dead:
-        _show_end(outcome.status, outcome.dead)
+        show_end(outcome.status, outcome.dead, deck=outcome.batch)
     elif publication.published:
         out.print(f"See how far it is: cardflow status {outcome.batch}", markup=False)
 
@@ -92,17 +94,31 @@ def show_problems(what: str, problems: list[Problem]) -> None:
         out.print(f"  … and {len(problems) - _SHOWN_PROBLEMS:,} more; --json lists all")
 
 
-def _show_end(status: BatchStatus, dead: DeadTerms) -> None:
+def ending_of(status: BatchStatus) -> str:
+    """How the terms have ended, and what that cost."""
+    cancelled = f", {status.cancelled:,} cancelled" if status.cancelled else ""
+    return (
+        f"{status.finished:,} terms finished, {status.dead:,} dead{cancelled}; "
+        f"{status.calls:,} model calls, {status.cached:,} answers from the cache, "
+        f"${status.cost_usd:.6f}."
+    )
+
+
+def show_end(status: BatchStatus, dead: DeadTerms, *, deck: str) -> None:
+    """What was waited for; `deck` is the batch whose deck holds the cards."""
     if not status.is_over:
         out.print(
             f"The time is up with {status.in_flight:,} terms in flight; they go on. "
             f"See how far: cardflow status {status.batch}",
             markup=False,
         )
-    out.print(
-        f"{status.finished:,} terms finished, {status.dead:,} dead; {status.calls:,} model calls, "
-        f"{status.cached:,} answers from the cache, ${status.cost_usd:.6f}."
-    )
+    if status.is_cancelled:
+        out.print(
+            f"Batch {status.batch} was cancelled: nothing more is spent on it. Taken up again it "
+            f"goes on: cardflow cancel {status.batch} --undo",
+            markup=False,
+        )
+    out.print(ending_of(status))
     for (service, reason), count in dead.by_reason.most_common():
         out.print(f"  {count:,} dead in {service}: {reason}", markup=False)
     for letter in dead.examples:
@@ -110,6 +126,6 @@ def _show_end(status: BatchStatus, dead: DeadTerms) -> None:
         out.print(f"    {term}: {message}", markup=False)
     if status.is_over and status.finished:
         out.print(
-            f"Write the deck: cardflow export --batch {status.batch} -o {status.batch}.apkg",
+            f"Write the deck: cardflow export --batch {deck} -o {deck}.apkg",
             markup=False,
         )

@@ -19,11 +19,13 @@ from rich.progress import (
 )
 
 from services.cli.common import err
+from services.cli.machine.pauses import pauses_line
 from services.cli.submitting.batch_status import BatchStatus, batch_status
 from services.kernel import topology
 from services.kernel.contracts.dead_letter import DeadLetter
 from services.kernel.errors import Outage
 from services.kernel.nats_faults import NATS_FAULTS
+from services.kernel.stream.pausing import Paused, paused_services
 from services.kernel.stream.reading import messages_of
 
 _INTERVAL_S: Final = 0.5
@@ -34,17 +36,24 @@ _SILENCE_S: Final = 60.0
 _EXAMPLES: Final = 10
 
 
+def say_paused(paused: Paused) -> None:
+    """One line on standard error: waiting is in vain until somebody acts."""
+    err.print(pauses_line(paused) if paused else "resumed: no service is paused", markup=False)
+
+
 async def wait_for_batch(
     js: JetStreamContext,
     batch: str,
     *,
     timeout_s: float | None = None,
     on_status: Callable[[BatchStatus], None] = lambda _status: None,
+    on_paused: Callable[[Paused], None] = say_paused,
     interval_s: float = _INTERVAL_S,
     silence_s: float = _SILENCE_S,
 ) -> BatchStatus:
     """The status when every term that arrived has ended (`is_over`), or after `timeout_s`.
 
+    `on_paused` hears which services are paused, whenever that changes; waiting goes on.
     Sits out a restart of the server. Raises Outage when it is silent for `silence_s`, or says
     nothing at all in `timeout_s`.
     """
@@ -52,15 +61,20 @@ async def wait_for_batch(
     begin = heard = clock()
     over: float | None = None
     status: BatchStatus | None = None
+    paused_before: Paused = {}
     while True:
         try:
             status = await batch_status(js, batch)
+            paused = await paused_services(js)
         except NATS_FAULTS as error:
             if clock() - heard > silence_s:
                 raise Outage(f"the server stopped answering ({error!r})") from error
         else:
             heard = clock()
             on_status(status)
+            if paused != paused_before:
+                on_paused(paused)
+                paused_before = paused
             over = (over or heard) if status.is_over else None
             if over is not None and (status.is_final or heard - over >= _FINAL_S):
                 return status
@@ -102,8 +116,10 @@ def status_bar(batch: str) -> Iterator[Callable[[BatchStatus], None]]:
 def figures(status: BatchStatus, rate: float) -> str:
     """What stands beside the bar; `rate` is in terms a second."""
     parts = [f"{status.dead} dead", f"{rate:.0f}/s", f"${status.cost_usd:.4f}"]
+    if status.cancelled:
+        parts.insert(1, f"{status.cancelled} cancelled")
     if status.eta_s:
-        parts.insert(2, f"eta {status.eta_s:.0f} s")
+        parts.insert(-1, f"eta {status.eta_s:.0f} s")
     return " · ".join(parts)
 
 

@@ -16,6 +16,8 @@ HINT_MAX_CHARACTERS = 500
 DECK_MAX_CHARACTERS = 200
 POSITION_MAX = 2**31 - 1
 """Fits the integers of every database and spreadsheet that a deck ends in."""
+REVISION_MAX = POSITION_MAX
+MODEL_MAX_CHARACTERS = 200
 
 
 class Revision(Contract):
@@ -28,10 +30,15 @@ class Revision(Contract):
     """
 
     revises: Batch
-    number: int = Field(ge=2)
+    number: int = Field(ge=2, le=REVISION_MAX)
     source: Batch
     stage: Literal[1, 2]
-    model: str | None = Field(default=None, min_length=1, max_length=200)
+    model: str | None = Field(default=None, min_length=1, max_length=MODEL_MAX_CHARACTERS)
+
+    @property
+    def batch(self) -> Batch:
+        """The name of the revision itself. Its number decides it, and so finds it again."""
+        return Batch(f"{self.revises}-r{self.number}")
 
 
 class TermSubmitted(Contract):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from services.kernel.contracts.identity import fingerprint
+from services.kernel.contracts.term import Revision
 from services.kernel.settings import ProviderAccess
 
 
@@ -16,7 +17,8 @@ class Prompt:
     """What one stage asks. The static part (`system`, `reply_schema`) first, the data last.
 
     `data` is the untrusted input: it goes into the user message as one line of JSON, and nowhere
-    else. `name` names the reply's schema.
+    else. `name` names the reply's schema. `model` is asked instead of the settings' one.
+    `revision` over 1 asks anew what was asked before in the same words.
     """
 
     name: str
@@ -25,6 +27,19 @@ class Prompt:
     task: str
     reply_schema: Mapping[str, Any]
     data: Mapping[str, Any]
+    model: str | None = None
+    revision: int = 1
+
+    def revised(self, revision: Revision | None, *, stage: Literal[1, 2]) -> Prompt:
+        """This prompt as the given stage asks it for a term of a revision; as it is without one.
+
+        The stage that is regenerated asks anew. A later one need not: what it is given has
+        changed, or else the answer that is known still fits. The model is for both.
+        """
+        if revision is None or stage < revision.stage:
+            return self
+        number = revision.number if stage == revision.stage else 1
+        return replace(self, model=revision.model, revision=number)
 
 
 @dataclass(frozen=True)
@@ -42,10 +57,12 @@ def completion_request(
     """Serialised canonically, so that a provider's own cache knows a re-send.
 
     The kind of provider is part of the fingerprint: a simulated answer never stands in for a real
-    one. Its address is not: the same model behind another port is the same model.
+    one. Its address is not: the same model behind another port is the same model. A revision's
+    number is: its completion is another one, although the provider is asked in the same bytes.
     """
+    model = prompt.model or access.model
     body: dict[str, Any] = {
-        "model": access.model,
+        "model": model,
         "messages": [
             {"role": "system", "content": prompt.system},
             {"role": "user", "content": f"{prompt.task}\n{_canonical(prompt.data)}"},
@@ -70,7 +87,8 @@ def completion_request(
             "session_id": f"cardflow-{prompt.name}-{prompt.version}",
         }
     raw = _canonical(body).encode()
-    return CompletionRequest(raw, fingerprint(access.kind, prompt.version, raw), access.model)
+    anew = (f"revision {prompt.revision}",) if prompt.revision > 1 else ()
+    return CompletionRequest(raw, fingerprint(access.kind, prompt.version, raw, *anew), model)
 
 
 def _canonical(value: Mapping[str, Any]) -> str:

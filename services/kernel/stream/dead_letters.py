@@ -40,7 +40,7 @@ def dead_letter(
         original_subject=incoming.subject,
         original_headers=dict(incoming.headers),
         original_payload=incoming.data,
-        first_at=incoming.published_at,
+        first_at=incoming.first_at,
         last_at=datetime.now(UTC),
     )
 

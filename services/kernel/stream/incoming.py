@@ -32,6 +32,18 @@ class Incoming:
         return replay_count(self.headers)
 
     @property
+    def first_at(self) -> datetime:
+        """When the message first stood on its stream, over all replays.
+
+        What is no moment with an offset says nothing: anybody may publish a header.
+        """
+        try:
+            named = datetime.fromisoformat(self.headers.get(topology.FIRST_AT, ""))
+        except ValueError:
+            return self.published_at
+        return self.published_at if named.tzinfo is None else min(named, self.published_at)
+
+    @property
     def redelivered(self) -> bool:
         return self.deliveries > 1
 

@@ -1,13 +1,15 @@
 """Making the streams, consumers and buckets as the topology says, and reporting what differs.
 
 The only place that creates any of them. Running it again changes nothing; a changed bound is
-brought up to date; what can't be changed on a living stream is reported and left alone.
+brought up to date; what can't be changed on a living stream is reported and left alone. A stream
+that was lost and that another one determines is filled again from that one: its feeder's consumer
+is made anew, so that everything is delivered again, and found in the cache.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Set
+from contextlib import suppress
 
 from nats.js import JetStreamContext
 from nats.js.api import (
@@ -23,29 +25,14 @@ from nats.js.errors import NotFoundError
 
 from services.kernel import topology
 from services.kernel.settings import NatsSettings
+from services.kernel.stream.altering import update_consumer, update_stream
+from services.kernel.stream.drift import Drift, differing
+from services.kernel.stream.losses import consequence, feeder_of
 
 _DAY_S = 86_400.0
 _DUPLICATE_WINDOW_S = 120.0
 _MAX_ACK_PENDING = 2_000
 """Above 1.2 × concurrency × replicas of any stage that fits on one machine."""
-
-
-@dataclass(frozen=True)
-class Drift:
-    """One thing that is not as the topology says. `found` of None: it does not exist."""
-
-    kind: str
-    name: str
-    setting: str
-    wanted: Any
-    found: Any
-    changed: bool
-
-    def __str__(self) -> str:
-        if self.setting == "exists":
-            return f"{self.kind} {self.name}: {'created' if self.changed else 'missing'}"
-        done = "changed to" if self.changed else "should be"
-        return f"{self.kind} {self.name}: {self.setting} is {self.found}, {done} {self.wanted}"
 
 
 def stream_config(stream: topology.Stream, settings: NatsSettings) -> StreamConfig:
@@ -108,75 +95,162 @@ def consumer_config(consumer: topology.Consumer, settings: NatsSettings) -> Cons
 
 
 async def provision(
-    js: JetStreamContext, settings: NatsSettings, *, check_only: bool = False
+    js: JetStreamContext,
+    settings: NatsSettings,
+    *,
+    check_only: bool = False,
+    only: Set[str] | None = None,
+    bounds: bool = True,
 ) -> list[Drift]:
-    """Everything that differed. With `check_only` nothing is changed."""
-    drifts: list[Drift] = []
+    """Everything that differed. With `check_only` nothing is changed.
+
+    `only`: names of the streams (a bucket's begins with KV_) and consumers to look at; all when
+    None. `bounds` of False leaves alone what is not serious: bounds that somebody else may have
+    chosen. May be interrupted anywhere, and run by several at once: the next run completes it.
+    """
     streams = [("stream", stream_config(s, settings)) for s in topology.STREAMS]
     buckets = [("bucket", bucket_config(b, settings)) for b in topology.BUCKETS]
-    for kind, wanted in [*streams, *buckets]:
-        drifts += await _provision_stream(js, kind, wanted, check_only=check_only)
-    for consumer in topology.CONSUMERS.values():
-        drifts += await _provision_consumer(js, consumer, settings, check_only=check_only)
+    looked_at = [
+        (kind, config, await _found_stream(js, config.name or ""))
+        for kind, config in [*streams, *buckets]
+        if only is None or config.name in only
+    ]
+    consumers = [
+        (consumer, await _found_consumer(js, consumer))
+        for consumer in topology.CONSUMERS.values()
+        if only is None or consumer.durable in only
+    ]
+    is_new = not any(found for _, _, found in looked_at)
+    missing = {config.name or "" for _, config, found in looked_at if found is None}
+    lost = frozenset() if is_new else frozenset(missing)
+    drifts: list[Drift] = []
+    for kind, config, found in looked_at:
+        if found is None:
+            drifts.append(await _create_stream(js, kind, config, lost, check_only=check_only))
+        else:
+            drifts += await _compare_stream(
+                js, kind, config, found, bounds=bounds, check_only=check_only
+            )
+    remade = {feeder.durable for name in lost if (feeder := feeder_of(name, lost))}
+    for consumer, state in consumers:
+        wanted = consumer_config(consumer, settings)
+        if state is None or (consumer.durable in remade and not check_only):
+            drifts.append(
+                await _create_consumer(js, consumer, wanted, state, check_only=check_only)
+            )
+        else:
+            drifts += await _compare_consumer(
+                js, consumer, wanted, state, bounds=bounds, check_only=check_only
+            )
     return drifts
 
 
-async def _provision_stream(
-    js: JetStreamContext, kind: str, wanted: StreamConfig, *, check_only: bool
-) -> list[Drift]:
-    name = wanted.name or ""
+async def _found_stream(js: JetStreamContext, name: str) -> StreamConfig | None:
     try:
-        found = (await js.stream_info(name)).config
+        return (await js.stream_info(name)).config
     except NotFoundError:
-        if not check_only:
-            await js.add_stream(wanted)
-        return [Drift(kind, name, "exists", True, None, changed=not check_only)]
-    differing = _differing(wanted, found)
-    if differing and not check_only:
-        await js.update_stream(wanted)
-    return [
-        Drift(kind, name, setting, new, old, changed=not check_only)
-        for setting, new, old in differing
-    ]
+        return None
 
 
-async def _provision_consumer(
+async def _found_consumer(
+    js: JetStreamContext, consumer: topology.Consumer
+) -> ConsumerConfig | None:
+    try:
+        info = await js.consumer_info(consumer.stream, consumer.durable)
+    except NotFoundError:
+        return None
+    found: ConsumerConfig = info.config
+    return found
+
+
+async def _create_stream(
     js: JetStreamContext,
-    consumer: topology.Consumer,
-    settings: NatsSettings,
+    kind: str,
+    wanted: StreamConfig,
+    lost: frozenset[str],
     *,
     check_only: bool,
+) -> Drift:
+    """Creates a stream or bucket, empty, and sees to it that it is filled again where it can be.
+
+    The consumer that feeds it is deleted before: however this ends, that consumer is then missing,
+    is made again, and delivers everything.
+    """
+    name = wanted.name or ""
+    feeder = feeder_of(name, lost)
+    if not check_only:
+        if feeder is not None:
+            with suppress(NotFoundError):
+                await js.delete_consumer(feeder.stream, feeder.durable)
+        await js.add_stream(wanted)
+    note = consequence(name, lost)
+    return Drift(kind, name, "exists", True, None, changed=not check_only, note=note)
+
+
+async def _compare_stream(
+    js: JetStreamContext,
+    kind: str,
+    wanted: StreamConfig,
+    found: StreamConfig,
+    *,
+    bounds: bool,
+    check_only: bool,
 ) -> list[Drift]:
-    wanted = consumer_config(consumer, settings)
-    try:
-        found = (await js.consumer_info(consumer.stream, consumer.durable)).config
-    except NotFoundError:
-        if not check_only:
-            await js.add_consumer(consumer.stream, wanted)
-        return [Drift("consumer", consumer.durable, "exists", True, None, changed=not check_only)]
-    differing = _differing(wanted, found)
-    if differing and not check_only:
-        await js.add_consumer(consumer.stream, wanted)
+    changes = differing(wanted, found, bounds=bounds)
+    refusals: dict[str, str] = {}
+    if changes and not check_only:
+        refusals = await update_stream(js, found, {name: new for name, new, _ in changes})
     return [
-        Drift("consumer", consumer.durable, setting, new, old, changed=not check_only)
-        for setting, new, old in differing
+        Drift(
+            kind,
+            wanted.name or "",
+            setting,
+            new,
+            old,
+            changed=not check_only and setting not in refusals,
+            note=refusals.get(setting, ""),
+        )
+        for setting, new, old in changes
     ]
 
 
-def _differing(wanted: Any, found: Any) -> list[tuple[str, Any, Any]]:
-    """(setting, wanted, found) of what the topology names; what it leaves open is not compared."""
-    differing = []
-    for setting, value in vars(wanted).items():
-        actual = getattr(found, setting)
-        if value is None or _same(value, actual):
-            continue
-        differing.append((setting, value, actual))
-    return differing
+async def _create_consumer(
+    js: JetStreamContext,
+    consumer: topology.Consumer,
+    wanted: ConsumerConfig,
+    before: ConsumerConfig | None,
+    *,
+    check_only: bool,
+) -> Drift:
+    """`before`: as it was when it was deleted to fill a stream again. A pause of it goes on."""
+    if not check_only:
+        await js.add_consumer(consumer.stream, _paused_as(before, wanted))
+    note = "" if before is None else "made anew, it delivers everything on its stream again"
+    return Drift(
+        "consumer", consumer.durable, "exists", True, None, changed=not check_only, note=note
+    )
 
 
-def _same(wanted: Any, found: Any) -> bool:
-    if found is None:  # The server leaves out what is false, zero or empty.
-        return not wanted or wanted == -1
-    if isinstance(wanted, list):
-        return sorted(wanted) == sorted(found)
-    return bool(wanted == found)
+async def _compare_consumer(
+    js: JetStreamContext,
+    consumer: topology.Consumer,
+    wanted: ConsumerConfig,
+    found: ConsumerConfig,
+    *,
+    bounds: bool,
+    check_only: bool,
+) -> list[Drift]:
+    changes = differing(wanted, found, bounds=bounds)
+    note = ""
+    if changes and not check_only:
+        names = {name for name, _, _ in changes}
+        kept = {name: old for name, _, old in differing(wanted, found) if name not in names}
+        note = await update_consumer(js, consumer, _paused_as(found, wanted.evolve(**kept)))
+    return [
+        Drift("consumer", consumer.durable, setting, new, old, changed=not check_only, note=note)
+        for setting, new, old in changes
+    ]
+
+
+def _paused_as(before: ConsumerConfig | None, wanted: ConsumerConfig) -> ConsumerConfig:
+    return wanted.evolve(pause_until=before.pause_until if before else None)

@@ -146,7 +146,8 @@ async def last_message(js: JetStreamContext, stream: str, subject: str) -> bytes
 class BatchCounts:
     """Where a batch's terms are. `refused` are the dead letters of ingest, `dead_later` all others.
 
-    `ingested`: ingest has dealt with every submission of the batch.
+    `ingested`: ingest has dealt with every submission of the batch. `cancelled` are accepted terms
+    that nothing more is spent on.
     """
 
     submitted: int
@@ -156,6 +157,11 @@ class BatchCounts:
     refused: int
     dead_later: int
     ingested: bool
+    cancelled: int = 0
+
+    @property
+    def ended(self) -> int:
+        return self.finished + self.dead + self.cancelled
 
     @property
     def dead(self) -> int:
@@ -163,7 +169,7 @@ class BatchCounts:
 
     @property
     def in_flight(self) -> int:
-        return max(0, self.accepted - self.finished - self.dead_later)
+        return max(0, self.accepted - self.finished - self.dead_later - self.cancelled)
 
     @property
     def total(self) -> int:
@@ -181,11 +187,14 @@ async def count_batch(js: JetStreamContext, batch: str) -> BatchCounts:
 
     Each figure is exact; together they are a moment apart, read in the order in which no term can
     seem to have ended that has not: what comes first in a term's walk is counted last.
+    Raises NotFoundError while a stream is missing: without it terms would seem to have ended.
     """
+    await _need_streams(js)
     submitted = await _submissions(js, batch)
     ingested = await _ingested(js, list(submitted))
     finished = await subjects_of(js, topology.CARDS.name, f"cards.finished.{batch}.*")
     dead = await subjects_of(js, topology.DEAD_LETTERS.name, f"dead.*.{batch}.*")
+    cancelled = await subjects_of(js, topology.DEAD_LETTERS.name, f"cancelled.*.{batch}.*")
     analyzed = await subjects_of(js, topology.ANALYSES.name, f"terms.analyzed.{batch}.*")
     accepted = await subjects_of(js, topology.TERMS.name, f"terms.accepted.{batch}.*")
     refused = sum(subject.startswith("dead.ingest.") for subject in dead)
@@ -198,7 +207,14 @@ async def count_batch(js: JetStreamContext, batch: str) -> BatchCounts:
         refused=refused,
         dead_later=len(dead) - refused,
         ingested=ingested,
+        cancelled=len(cancelled),
     )
+
+
+async def _need_streams(js: JetStreamContext) -> None:
+    answer = await js._api_request(f"{js._prefix}.STREAM.NAMES", b'{"offset": 0}')  # noqa: SLF001
+    if missing := {s.name for s in topology.STREAMS} - set(answer.get("streams") or ()):
+        raise NotFoundError(description=f"missing: {', '.join(sorted(missing))}")
 
 
 def submission_subjects(batch: str) -> list[str]:

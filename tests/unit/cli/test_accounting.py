@@ -27,8 +27,21 @@ from services.kernel.contracts.attempt import Attempt, AttemptHistory, Outcome
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
 Fate = st.sampled_from(
-    ["waiting", "refused", "accepted", "dead1", "analyzed", "dead2", "finished", "cached"]
+    [
+        "waiting",
+        "refused",
+        "accepted",
+        "dead1",
+        "cancelled1",
+        "analyzed",
+        "dead2",
+        "cancelled2",
+        "finished",
+        "cached",
+    ]
 )
+REACHED = {"dead1": 1, "analyzed": 1, "cancelled2": 1, "dead2": 2, "finished": 2}
+"""How many stages asked a model."""
 
 
 def attempt(outcome: Outcome = "billed", **values: Any) -> Attempt:
@@ -65,7 +78,9 @@ class Story:
 def story_of(fates: list[tuple[str, int]]) -> Story:
     """Each term's fate with the number of unfit replies before it; ingest is at the last place."""
     ids: dict[str, set[str]] = {name: set() for name in ("accepted", "analyzed", "refused")}
-    dead: dict[str, set[str]] = {"stage1": set(), "stage2": set()}
+    lost: dict[str, dict[str, set[str]]] = {
+        kind: {"stage1": set(), "stage2": set()} for kind in ("dead", "cancelled")
+    }
     finished: dict[str, tuple[Paid, Paid]] = {}
     submissions, attempts = [], {}
     floor = len(fates)
@@ -77,13 +92,12 @@ def story_of(fates: list[tuple[str, int]]) -> Story:
             ids["refused"] |= {f"r{place}"} if fate == "refused" else set()
             continue
         ids["accepted"].add(id_)
-        reached = {"dead1": 1, "analyzed": 1, "dead2": 2, "finished": 2}.get(fate, 0)
-        for stage in ("stage1", "stage2")[:reached]:
+        for stage in ("stage1", "stage2")[: REACHED.get(fate, 0)]:
             attempts[AttemptsKey(stage, "b", id_)] = paid_history(f"{stage}-{id_}", failures)
-        if fate in ("analyzed", "dead2", "finished", "cached"):
+        if fate in ("analyzed", "dead2", "cancelled2", "finished", "cached"):
             ids["analyzed"].add(id_)
-        if fate in ("dead1", "dead2"):
-            dead["stage1" if fate == "dead1" else "stage2"].add(id_)
+        if fate[:-1] in lost:
+            lost[fate[:-1]][f"stage{fate[-1]}"].add(id_)
         if fate in ("finished", "cached"):
             cost = Decimal("0.0007") + failures * Decimal("0.0003")
             stage = Paid(failures + 1, cost, cached=False)
@@ -97,7 +111,7 @@ def story_of(fates: list[tuple[str, int]]) -> Story:
         frozenset(ids["analyzed"]),
         finished,
         frozenset(ids["refused"]),
-        {stage: frozenset(found) for stage, found in dead.items()},
+        *({stage: frozenset(found) for stage, found in each.items()} for each in lost.values()),
     )
     return Story(replace(record, awaited=record.in_flight), attempts)
 
@@ -150,6 +164,33 @@ def _finish_and_die(story: Story) -> str:
 def _analyze_and_die(story: Story) -> str:
     _change(story, dead={"stage1": frozenset({"t1"})}, finished={})
     return "t1"
+
+
+def _finish_and_cancel(story: Story) -> str:
+    _change(story, cancelled={"stage2": frozenset({"t1"})})
+    return "t1"
+
+
+def _die_and_cancel(story: Story) -> str:
+    t1 = {"stage2": frozenset({"t1"})}
+    _change(story, finished={}, dead=t1, cancelled=t1)
+    return "t1"
+
+
+def _cancel_in_both(story: Story) -> str:
+    t1 = frozenset({"t1"})
+    _change(story, finished={}, cancelled={"stage1": t1, "stage2": t1})
+    return "t1"
+
+
+def _analyze_and_cancel(story: Story) -> str:
+    _change(story, finished={}, cancelled={"stage1": frozenset({"t1"})})
+    return "t1"
+
+
+def _cancel_from_nowhere(story: Story) -> str:
+    _change(story, cancelled={"stage2": frozenset({"ghost"})})
+    return "ghost"
 
 
 def _accept_from_nowhere(story: Story) -> str:
@@ -207,6 +248,11 @@ FAULTS = [
     (_finish_and_die, "terms"),
     (_analyze_and_die, "terms"),
     (_die_from_nowhere, "terms"),
+    (_finish_and_cancel, "terms"),
+    (_die_and_cancel, "terms"),
+    (_cancel_in_both, "terms"),
+    (_analyze_and_cancel, "terms"),
+    (_cancel_from_nowhere, "terms"),
     (_accept_from_nowhere, "submissions"),
     (_refuse_from_nowhere, "submissions"),
     (_analyze_from_nowhere, "outputs"),
@@ -235,6 +281,23 @@ def test_one_fault_blames_no_other_term(fates: list[tuple[str, int]]) -> None:
     story = story_of([("finished", 0), *fates])
     _forget_a_call(story)
     assert story.named() == {"t1"}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "is_unequal"), [("uncertain", False), ("billed", True), ("unbilled", True)]
+)
+def test_only_an_uncertain_call_may_turn_out_to_have_cost_something(
+    outcome: Outcome, is_unequal: bool
+) -> None:
+    """Its answer may come after another replica has made the card."""
+    story = story_of([("finished", 0)])
+    key = AttemptsKey("stage1", "b", "t1")
+    [paid] = story.attempts[key].attempts
+    late = attempt(outcome, fingerprint="stage1-t1", cost_usd=Decimal("0.0005"), error="late")
+    story.attempts[key] = history(late, paid)
+    stage1, stage2 = story.record.finished["t1"]
+    _change(story, finished={"t1": (stage1._replace(calls=2), stage2)})
+    assert story.named() == ({"t1"} if is_unequal else set())
 
 
 def test_a_submission_beyond_ingest_is_in_flight_and_none_before_it_is() -> None:

@@ -18,7 +18,7 @@ from services.cli.submitting.batch_status import (
 )
 from services.cli.submitting.waiting import figures, status_bar
 from services.kernel.contracts.base import Batch
-from services.kernel.contracts.batch import BatchOpened, BatchProgress
+from services.kernel.contracts.batch import BatchCancelled, BatchOpened, BatchProgress
 from services.kernel.stream.reading import BatchCounts
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -63,6 +63,8 @@ def status(
 
 
 IN_FLIGHT = {"finished": 4, "dead_later": 1}
+CUT = counts(**IN_FLIGHT, cancelled=5)
+CANCELLED = BatchCancelled(batch=Batch("b1"), cancelled_at=NOON)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +79,15 @@ IN_FLIGHT = {"finished": 4, "dead_later": 1}
         (counts(**IN_FLIGHT), BatchEvents(opened(), progress(4)), "running"),
         (counts(**IN_FLIGHT), BatchEvents(), "running"),
         (counts(), BatchEvents(None, progress()), "open"),
+        (
+            counts(**IN_FLIGHT),
+            BatchEvents(opened(), progress(4), cancelled=CANCELLED),
+            "cancelling",
+        ),
+        (counts(**IN_FLIGHT), BatchEvents(cancelled=CANCELLED), "cancelling"),
+        (counts(), BatchEvents(opened(), progress(9), cancelled=CANCELLED), "cancelling"),
+        (CUT, BatchEvents(opened(), progress(4), cancelled=CANCELLED), "cancelled"),
+        (CUT, BatchEvents(opened(), progress(4)), "completed"),
         (counts(), BatchEvents(), "open"),
     ],
 )
@@ -93,6 +104,8 @@ def test_the_state_is(figures: BatchCounts, events: BatchEvents, state: State) -
         (counts(**IN_FLIGHT), BatchEvents(opened(), progress(4)), 10.0),  # 5 in 10 s, 5 to come
         (counts(**IN_FLIGHT), BatchEvents(opened(20), progress(4)), 30.0),  # and 10 to arrive
         (counts(**IN_FLIGHT), BatchEvents(opened(), progress(4), ended_before=4), 50.0),
+        (counts(**IN_FLIGHT, cancelled=3), BatchEvents(opened(), progress(4)), 2.5),
+        (CUT, BatchEvents(opened(), progress(4), cancelled=CANCELLED), 0.0),
         (counts(**IN_FLIGHT), BatchEvents(opened(), progress(4), ended_before=5), None),
     ],
 )
@@ -135,6 +148,15 @@ def test_the_cost_is_final_when_it_covers_the_dead_too(events: BatchEvents, is_f
     assert status(counts(finished=9, dead_later=1), events).is_final is is_final
 
 
+def test_the_cost_is_final_when_it_covers_the_cancelled_as_such() -> None:
+    """A term that was cancelled and then finished has cost more."""
+    covers = progress(4, dead=1).model_copy(update={"cancelled": 5, "current": 10})
+    assert status(CUT, BatchEvents(opened(), covers)).is_final
+    stale = counts(**IN_FLIGHT | {"finished": 9})
+    assert not status(stale, BatchEvents(opened(), covers)).is_final
+    assert not status(CUT, BatchEvents(opened(), progress(9, dead=1))).is_final
+
+
 @pytest.mark.parametrize(
     ("known", "message"),
     [
@@ -150,6 +172,8 @@ def test_an_unknown_batch_is_answered_with_those_that_exist(known: list[str], me
 def test_the_bar_tells_rate_eta_and_cost() -> None:
     running = status(counts(**IN_FLIGHT), BatchEvents(opened(), progress(4)))
     assert figures(running, 2.4) == "1 dead · 2/s · eta 10 s · $0.2500"
+    cut = status(CUT, BatchEvents(opened(), progress(4), cancelled=CANCELLED))
+    assert figures(cut, 0) == "1 dead · 5 cancelled · 0/s · $0.2500"
     assert figures(status(counts(), BatchEvents(opened(), progress())), 0) == (
         "0 dead · 0/s · $0.2500"
     )

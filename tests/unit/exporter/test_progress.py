@@ -47,6 +47,14 @@ def test_progress_counts_stored_cards_and_dead_letters_of_all_services() -> None
     assert event.progress == pytest.approx(0.9)
 
 
+def test_cancelled_terms_have_ended_and_what_they_cost_counts() -> None:
+    lost = BatchTotals(finished=0, calls=1, cached=0, cost_usd=Decimal("0.01"))
+    cut = counts(finished=4, refused=0, dead_later=1, cancelled=3)
+    event = progress_of("b1", cut, stored(4), lost, NOW)
+    assert (event.finished, event.dead, event.cancelled, event.current) == (4, 1, 3, 8)
+    assert (event.progress, event.cost_usd) == (1.0, Decimal("0.13"))
+
+
 def test_until_all_is_ingested_the_total_is_what_was_submitted() -> None:
     early = counts(accepted=3, refused=0, dead_later=0, finished=0, ingested=False)
     assert progress_of("b1", early, NOTHING, NOTHING, NOW).total == 10
@@ -72,6 +80,8 @@ def test_progress_never_passes_one_when_counts_are_a_moment_apart() -> None:
         ({}, 5, 10, False),  # one is not stored yet
         ({"ingested": False}, 6, 10, False),
         ({"finished": 5}, 5, 10, False),  # one is in flight
+        ({"finished": 5, "cancelled": 1}, 5, 10, True),
+        ({"finished": 4, "cancelled": 1}, 4, 10, False),
     ],
 )
 def test_a_batch_is_complete_when_all_declared_terms_have_ended_and_are_stored(

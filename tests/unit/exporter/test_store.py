@@ -10,6 +10,7 @@ from contextlib import aclosing
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from card_samples import NOON, after, card, finished, stage
@@ -192,6 +193,84 @@ async def test_a_deck_has_each_term_once_from_the_batch_that_finished_it_last(
     assert (await batch(store, "b1"))[0].card.front == "old?"
 
 
+def revised(term: str, number: int, *, front: str, **values: Any) -> CardsFinished:
+    """The term as the revision of b1 with this number has it."""
+    return finished(
+        term,
+        batch=f"b1-r{number}",
+        revises="b1",
+        revision=number,
+        cards=[card(front=front)],
+        **{"submitted_at": after(number), "finished_at": after(number), **values},
+    )
+
+
+REVISED = [
+    finished("책", position=1, cards=[card(front="책 1?"), card(2, "Hanja")]),
+    finished("물", position=2, cards=[card(front="물 1?")]),
+    finished("눈", position=3, cards=[card(front="눈 1?")]),
+    revised("책", 2, position=1, front="책 2?"),
+    revised("물", 2, position=2, front="물 2?"),
+    revised("물", 10, position=2, front="물 10?"),
+    finished("물", batch="b9", deck="Other", position=1, finished_at=after(99)),
+]
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_a_batch_has_each_term_as_its_newest_revision_has_it(store: Store, seed: int) -> None:
+    for event in random.Random(seed).sample(REVISED, len(REVISED)):
+        await store.put([event])
+    assert [kept.card.front for kept in await batch(store)] == ["책 2?", "물 10?", "눈 1?"]
+    assert [kept.batch for kept in await batch(store)] == ["b1-r2", "b1-r10", "b1"]
+    assert [kept.card.front for kept in await deck(store)] == ["책 2?", "물 10?", "눈 1?"]
+
+
+async def test_a_revision_by_its_own_name_has_its_own_cards_alone(store: Store) -> None:
+    await store.put(REVISED)
+    assert [kept.card.front for kept in await batch(store, "b1-r2")] == ["책 2?", "물 2?"]
+    assert [kept.card.front for kept in await batch(store, "b1-r10")] == ["물 10?"]
+
+
+async def test_the_number_of_a_revision_decides_and_not_when_it_was_finished(
+    store: Store,
+) -> None:
+    late = revised("책", 2, front="late?", finished_at=after(60))
+    await store.put([late, revised("책", 3, front="newest?", finished_at=after(30))])
+    assert [kept.card.front for kept in await batch(store)] == ["newest?"]
+    assert [kept.card.front for kept in await deck(store)] == ["newest?"]
+
+
+async def test_what_was_made_anew_does_not_hide_another_batchs_cards(store: Store) -> None:
+    other = finished("책", batch="b2", cards=[card(front="b2?")], finished_at=after(40))
+    late = revised("책", 2, front="late?", finished_at=after(60))
+    await store.put([late, revised("책", 3, front="newest?", finished_at=after(30)), other])
+    assert [kept.card.front for kept in await deck(store)] == ["b2?"]
+    assert [kept.card.front for kept in await batch(store)] == ["newest?"]
+
+
+async def test_a_batch_knows_what_it_revises(store: Store) -> None:
+    await store.put(REVISED)
+    assert [await store.root_of(name) for name in ("b1", "b1-r2", "b1-r10", "none")] == [
+        "b1",
+        "b1",
+        "b1",
+        "none",
+    ]
+
+
+async def test_a_batch_that_is_only_named_like_a_revision_is_none(store: Store) -> None:
+    await store.put([finished("책"), finished("책", batch="b1-r2", cards=[card(front="own?")])])
+    assert await store.root_of("b1-r2") == "b1-r2"
+    assert [kept.batch for kept in await batch(store)] == ["b1"]
+    assert [kept.card.front for kept in await batch(store, "b1-r2")] == ["own?"]
+
+
+async def test_the_totals_of_a_batch_leave_its_revisions_out(store: Store) -> None:
+    await store.put(REVISED)
+    assert (await store.batch_totals("b1")).finished == 3
+    assert (await store.batch_totals("b1-r2")).finished == 2
+
+
 async def test_a_stream_shows_one_moment_and_blocks_no_put(store: Store) -> None:
     await store.put([finished(str(n), position=n) for n in range(1, 601)])
     async with aclosing(store.cards_of_batch("b1")) as cards:
@@ -202,11 +281,21 @@ async def test_a_stream_shows_one_moment_and_blocks_no_put(store: Store) -> None
     assert (await store.batch_totals("b1")).finished == 601
 
 
-@pytest.mark.parametrize("query", [schema.CARDS_OF_BATCH, schema.CARDS_OF_DECK])
+@pytest.mark.parametrize(
+    "query", [schema.CARDS_OF_BATCH, schema.CARDS_OF_REVISION, schema.CARDS_OF_DECK]
+)
 async def test_terms_are_read_in_the_order_of_an_index(store: Store, query: str) -> None:
     plan = [str(step[3]) for step in await store._all(f"EXPLAIN QUERY PLAN {query}", "x")]
     sorts = [step for step in plan if "TEMP B-TREE" in step and "ORDER BY" in step]
     assert all("RIGHT PART" in step or "LAST" in step for step in sorts)
+
+
+async def test_newer_revisions_are_looked_for_by_an_index(store: Store) -> None:
+    plan = [str(s[3]) for s in await store._all(f"EXPLAIN QUERY PLAN {schema.CARDS_OF_BATCH}", "x")]
+    assert any("SEARCH t USING INDEX terms_by_root" in step for step in plan)
+    assert any("COVERING INDEX newest_revisions (revises=? AND term_id=?" in step for step in plan)
+    [step] = await store._all(f"EXPLAIN QUERY PLAN {schema.REVISED_BY}", "x")
+    assert "COVERING INDEX revisions" in step[3]
 
 
 async def test_totals_read_an_index_alone(store: Store) -> None:

@@ -57,6 +57,15 @@ async def test_a_locked_file_is_a_transient_error_and_can_still_be_read(path: Pa
         assert len(await batch(store)) == 2
 
 
+async def test_a_store_that_turned_read_only_passes(store: Store) -> None:
+    await store._all("PRAGMA query_only = ON")
+    with pytest.raises(TransientError, match="read-only: make the file and its folder writable"):
+        await store.put([finished("물")])
+    await store._all("PRAGMA query_only = OFF")
+    await store.put([finished("물")])
+    assert len(await batch(store)) == 1
+
+
 async def test_what_was_put_is_there_after_opening_again(path: Path) -> None:
     async with Store.open(path) as store:
         await store.put([finished()])
@@ -105,6 +114,13 @@ def foreign(path: Path) -> None:
     db.close()
 
 
+def foreign_of_version_1(path: Path) -> None:
+    foreign(path)
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+
+
 def newer(path: Path) -> None:
     foreign(path)
     with sqlite3.connect(path) as db:
@@ -116,8 +132,9 @@ def newer(path: Path) -> None:
     ("make", "message"),
     [
         (no_database, "is no SQLite file"),
-        (foreign, "its version is 0, expected 1"),
-        (newer, "its version is 2, expected 1"),
+        (foreign, f"its version is 0, expected {schema.VERSION}"),
+        (foreign_of_version_1, f"its version is 1, expected {schema.VERSION}"),
+        (newer, f"its version is {schema.VERSION + 1}, expected {schema.VERSION}"),
         (Path.mkdir, "can't be opened"),
     ],
 )

@@ -21,7 +21,7 @@ from services.ingest.handler import (
 )
 from services.kernel import topology
 from services.kernel.contracts.identity import refusal_id, term_id
-from services.kernel.contracts.term import POSITION_MAX, TermAccepted
+from services.kernel.contracts.term import POSITION_MAX, Revision, TermAccepted
 from services.kernel.errors import TermRefused
 
 
@@ -210,6 +210,51 @@ async def test_no_more_than_twenty_such_names_are_logged() -> None:
     assert len(log["fields"]) == 20
 
 
+# Revisions
+
+REVISION: dict[str, Any] = {"revises": "b1", "number": 2, "source": "b1", "stage": 2}
+
+
+async def test_a_term_of_a_revision_keeps_what_it_revises() -> None:
+    said = {"term": "책", "position": 4, "revision": {**REVISION, "model": "vendor/m"}}
+    event = await accepted(said, subject="terms.submit.b1-r2")
+    assert event.batch == "b1-r2"
+    assert event.revision == Revision.model_validate({**REVISION, "model": "vendor/m"})
+
+
+BAD_REVISIONS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "no batch is revised": ({"revises": "b 1"}, "revision.revises", "bad_batch_name"),
+    "the source is no batch": ({"source": "a.b.*"}, "revision.source", "bad_batch_name"),
+    "the source is half a pair": ({"source": "\ud800"}, "revision.source", "broken_text"),
+    "the model is half a pair": ({"model": "\ud800"}, "revision.model", "broken_text"),
+    "another batch is revised": ({"revises": "b2"}, "revision", "wrong_batch"),
+    "another number": ({"number": 3}, "revision", "wrong_batch"),
+    "the number of the batch itself": ({"number": 1}, "revision.number", "invalid_field"),
+    "a number that no store holds": ({"number": 2**31}, "revision.number", "invalid_field"),
+    "no such stage": ({"stage": 3}, "revision.stage", "invalid_field"),
+    "a model without a name": ({"model": ""}, "revision.model", "invalid_field"),
+}
+
+
+@pytest.mark.parametrize(
+    ("values", "named", "reason"), BAD_REVISIONS.values(), ids=BAD_REVISIONS.keys()
+)
+async def test_a_revision_that_cannot_be_is_refused_by_its_field(
+    values: dict[str, Any], named: str, reason: str
+) -> None:
+    said = {"term": "책", "revision": {**REVISION, **values}}
+    with pytest.raises(TermRefused) as raised:
+        await accepted(said, subject="terms.submit.b1-r2")
+    assert (raised.value.field, raised.value.reason) == (named, reason)
+    assert str(raised.value).encode()
+
+
+@pytest.mark.parametrize("subject", ["terms.submit", "terms.submit.b1", "terms.submit.b1-r3"])
+async def test_a_revision_stands_in_a_batch_of_its_own(subject: str) -> None:
+    with pytest.raises(TermRefused, match=r"publish it to terms\.submit\.b1-r2"):
+        await accepted({"term": "책", "revision": REVISION}, subject=subject)
+
+
 # Any bytes at all
 
 texts = st.text() | st.text("책물(){}[]\"'\\ 1.\n\ud800", max_size=20) | st.just("책")
@@ -221,6 +266,15 @@ fields = st.fixed_dictionaries(
         "deck": texts,
         "hint": texts,
         "priority": st.sampled_from(["urgent", "normal", "bulk", "now"]),
+        "revision": st.fixed_dictionaries(
+            {"stage": st.integers(0, 3), "number": st.integers(1, 3)},
+            optional={
+                "revises": st.just("b1") | texts,
+                "source": st.just("b1") | texts,
+                "model": texts | st.none(),
+            },
+        )
+        | texts,
         "more": texts,
     },
 )
@@ -231,7 +285,7 @@ payloads = st.one_of(
 )
 
 
-@given(payload=payloads, batch=st.sampled_from([".b1", "", ".a.b"]))
+@given(payload=payloads, batch=st.sampled_from([".b1", ".b1-r2", "", ".a.b"]))
 @example(payload=b'{"term": "\\ucc45", "type": "\\ud800"}', batch=".b1")
 @example(payload=b'{"term": "\\ucc45", "hint": "\\u0000"}', batch=".b1")
 def test_any_bytes_become_an_event_that_can_be_read_again_or_a_refusal(

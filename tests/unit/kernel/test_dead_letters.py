@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from services.kernel import topology
 from services.kernel.contracts.attempt import Attempt, AttemptHistory
 from services.kernel.contracts.dead_letter import DeadLetter
 from services.kernel.errors import PermanentError, TermRefused
@@ -108,3 +109,20 @@ def test_a_message_that_no_json_can_carry_is_made_fit() -> None:
     letter = letter_for(b"x", PermanentError("lone \ud800 surrogate"))
     assert letter.message == "lone ? surrogate"
     assert DeadLetter.model_validate_json(letter.to_bytes()).message == letter.message
+
+
+@pytest.mark.parametrize(
+    ("header", "first_at"),
+    [
+        ("2026-09-01T10:00:00+09:00", datetime(2026, 9, 1, 1, tzinfo=UTC)),
+        ("2026-09-01T10:00:00", PUBLISHED_AT),  # in nobody's time zone
+        ("yesterday", PUBLISHED_AT),
+        ("", PUBLISHED_AT),
+        ("2027-01-01T00:00:00+00:00", PUBLISHED_AT),  # after it was sent again
+    ],
+)
+def test_a_message_that_was_sent_again_keeps_its_first_moment(
+    header: str, first_at: datetime
+) -> None:
+    letter = letter_for(b"{}", headers={topology.FIRST_AT: header})
+    assert letter.first_at == first_at

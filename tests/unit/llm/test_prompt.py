@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from asking_fakes import SECRET, access
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from services.kernel.contracts.term import Revision
 from services.kernel.llm.prompt import CompletionRequest, Prompt, completion_request
 from services.kernel.settings import ProviderAccess, ProviderKind
 
@@ -76,6 +77,54 @@ def test_the_version_is_fingerprinted_where_the_body_does_not_name_it() -> None:
 
 def test_all_fingerprints_differ_from_each_other() -> None:
     assert len({other.fingerprint for other in OTHERS.values()}) == len(OTHERS)
+
+
+FIRST = {
+    "openrouter": "7e6c93b7c28c0d8dfd2877e49a83dd3b68d5e82abeec3d287887c793f2041a80",
+    "custom": "b990c958bfa0ad732f1d2ccdd49779818743ef783fae4c450b0df0af7d5f3909",
+    "simulated": "59c9182c2999166ce8bfd6575d2a559cebd7f5f7ceb893b713e472bdfa860f94",
+}
+"""Caches hold completions under these: another value pays for all of them again."""
+
+
+@pytest.mark.parametrize(("kind", "fingerprint"), FIRST.items(), ids=FIRST)
+def test_a_prompt_that_revises_nothing_has_the_fingerprint_that_it_always_had(
+    kind: ProviderKind, fingerprint: str
+) -> None:
+    assert request(to=access(kind)).fingerprint == fingerprint
+    assert request(PROMPT.revised(None, stage=1), access(kind)).fingerprint == fingerprint
+
+
+def revision(stage: int, *, number: int = 2, model: str | None = None) -> Revision:
+    return Revision.model_validate(
+        {"revises": "b1", "number": number, "source": "b1", "stage": stage, "model": model}
+    )
+
+
+def test_the_regenerated_stage_asks_the_same_words_anew() -> None:
+    second = request(PROMPT.revised(revision(2), stage=2))
+    third = request(PROMPT.revised(revision(2, number=3), stage=2))
+    assert request().body == second.body == third.body
+    assert len({request().fingerprint, second.fingerprint, third.fingerprint}) == 3
+
+
+def test_a_later_stage_may_take_the_answer_that_is_known() -> None:
+    assert request(PROMPT.revised(revision(1), stage=2)) == request()
+
+
+def test_an_earlier_stage_is_left_alone() -> None:
+    assert PROMPT.revised(revision(2, model="other/model"), stage=1) == PROMPT
+
+
+@pytest.mark.parametrize(("begins_at", "stage"), [(1, 1), (1, 2), (2, 2)])
+def test_the_model_of_a_revision_is_asked_from_its_first_stage_on(
+    begins_at: int, stage: Literal[1, 2]
+) -> None:
+    asked = request(PROMPT.revised(revision(begins_at, model="other/model"), stage=stage))
+    assert (asked.model, body(asked)["model"]) == ("other/model", "other/model")
+    later_stage_elsewhere = request(to=access(model="other/model"))
+    assert asked.body == later_stage_elsewhere.body
+    assert (asked.fingerprint == later_stage_elsewhere.fingerprint) == (stage > begins_at)
 
 
 SAME = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +19,7 @@ from term_samples import (
     incoming,
 )
 
+from services.kernel import topology
 from services.kernel.contracts.analysis import Analysis, TermAnalyzed
 from services.kernel.contracts.card import CARD_TYPES, CardsFinished
 from services.kernel.errors import PermanentError, ReplyRejected
@@ -126,6 +128,44 @@ async def test_the_same_analysis_in_another_batch_is_not_paid_again() -> None:
     assert finished.stage2.cached
     assert {card.term_number for card in finished.cards} == {900}
     assert len(asking.provider.requests) == 1
+
+
+def revised(stage: int, *, model: str | None = None) -> TermAnalyzed:
+    """The sample analysis in the batch b1-r2."""
+    revision = {"revises": "b1", "number": 2, "source": "b1", "stage": stage, "model": model}
+    return analyzed(accepted_as=accepted(batch="b1-r2", revision=revision))
+
+
+@pytest.mark.parametrize(("stage", "calls"), [(1, 1), (2, 2)])
+async def test_a_revision_asks_anew_only_in_the_stage_that_it_begins_at(
+    stage: int, calls: int
+) -> None:
+    asking = Asking(completion(GOOD), completion(GOOD))
+    await handled(asking, analyzed())
+    await handled(asking, revised(stage))
+    assert len(asking.provider.requests) == calls
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+async def test_a_revision_asks_the_model_that_it_names(stage: int) -> None:
+    asking = Asking(completion(GOOD))
+    await handled(asking, revised(stage, model="other/model"))
+    assert [request.model for request in asking.provider.requests] == ["other/model"]
+
+
+async def test_finished_cards_name_the_batch_that_they_revise() -> None:
+    _, first = await handled(Asking(completion(GOOD)), analyzed())
+    _, second = await handled(Asking(completion(GOOD)), revised(2))
+    assert (first.revises, first.revision) == (None, 1)
+    assert (second.batch, second.revises, second.revision) == ("b1-r2", "b1", 2)
+
+
+async def test_finished_cards_tell_how_often_their_term_was_sent_again() -> None:
+    asking = Asking(completion(GOOD))
+    delivery = incoming("terms.analyzed.b1.x", analyzed().to_bytes())
+    again = replace(delivery, headers={topology.REPLAYS: "3"})
+    outgoing = await WriteCards(asking.asker)(again, asking.ledger)
+    assert CardsFinished.model_validate_json(outgoing.body).replays == 3
 
 
 @pytest.mark.parametrize(
