@@ -46,6 +46,7 @@ class Consumer:
         self._loop = loop
         self._random = random
         self._pullers: deque[Callable[[Handed], None]] = deque()
+        self._handed = 0
         self._begin()
         stream.on_stored = self._on_stored
 
@@ -53,11 +54,14 @@ class Consumer:
         self._due: list[int] = list(self.stream.messages)
         self._pending: dict[int, asyncio.TimerHandle] = {}
         self._deliveries: dict[int, int] = {}
-        self._handed = 0
         self.acked: set[int] = set()
 
     def begin_anew(self) -> None:
-        """Deleted and made again: everything on the stream is handed out from the beginning."""
+        """Deleted and made again: everything on the stream is handed out from the beginning.
+
+        The hand-outs are numbered on, where a real server begins at 1 and so may use a reply
+        subject again while its first bearer is still worked on.
+        """
         for timer in self._pending.values():
             timer.cancel()
         self._begin()

@@ -30,6 +30,7 @@ from services.kernel.stream.endings import Endings
 from services.kernel.stream.in_hand import InHand
 from services.kernel.stream.outgoing import Publisher
 from services.kernel.stream.retry import RetryPolicy
+from services.stage1.analyses import AnalysesOnStream
 from services.stage1.handler import AnalyzeTerms
 from services.stage2.handler import WriteCards
 
@@ -52,12 +53,20 @@ class Stage:
     stream: topology.Stream
     next_stream: topology.Stream
     next_subject: Callable[[str, str], str]
-    handler: Callable[[Asker], Handler]
+    handler: Callable[[Asker, JetStreamContext], Handler]
+
+
+def _analyze_terms(asker: Asker, js: JetStreamContext) -> Handler:
+    return AnalyzeTerms(asker, AnalysesOnStream(js))
+
+
+def _write_cards(asker: Asker, _js: JetStreamContext) -> Handler:
+    return WriteCards(asker)
 
 
 STAGES = (
-    Stage("stage1", topology.TERMS, topology.ANALYSES, topology.analyzed_subject, AnalyzeTerms),
-    Stage("stage2", topology.ANALYSES, topology.CARDS, topology.finished_subject, WriteCards),
+    Stage("stage1", topology.TERMS, topology.ANALYSES, topology.analyzed_subject, _analyze_terms),
+    Stage("stage2", topology.ANALYSES, topology.CARDS, topology.finished_subject, _write_cards),
 )
 # They count for ever, and nobody here looks: one for all replicas of all worlds is enough.
 _METRICS = {stage.service: Metrics(stage.service) for stage in STAGES}
@@ -150,7 +159,7 @@ class Replica:
         holding = Holding()
         return Delivery(
             self.stage.service,
-            self.stage.handler(self._asker(js, metrics, holding)),
+            self.stage.handler(self._asker(js, metrics, holding), js),
             publisher=Publisher(js, timeout_s=NATS.publish_timeout_s, election_s=_ELECTION_S),
             attempts=AttemptStore(_bucket(js, topology.ATTEMPTS), self.stage.service),
             endings=Endings(js, self.stage.service, checkpoint),

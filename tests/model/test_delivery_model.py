@@ -61,10 +61,10 @@ class DeliveryModel(RuleBasedStateMachine):
     def cancel_a_batch(self, batch: str) -> None:
         self.world.cancel(batch)
 
-    @precondition(lambda self: self.world.letters() and self.world.is_whole)
+    @precondition(lambda self: self.world.is_whole and self.world.replayable())
     @rule(place=st.integers(0, 10))
     def replay_a_dead_letter(self, place: int) -> None:
-        letters = self.world.letters()
+        letters = self.world.replayable()
         self.world.replay(letters[place % len(letters)])
 
     # What time and operators do.

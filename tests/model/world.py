@@ -107,6 +107,11 @@ class World:
             if subject.startswith("dead.")
         ]
 
+    def replayable(self) -> list[Letter]:
+        """Letters whose message has been answered: no replica holds an older copy of it."""
+        held = {m.subject for c in self.consumers.values() for m in c.unanswered.values()}
+        return [x for x in self.letters() if x.record.original_subject not in held]
+
     def replay(self, letter: Letter) -> None:
         js = JetStreamContext(self._healthy)  # type: ignore[arg-type]
         self.loop.finish(replay(js, letter))
