@@ -47,6 +47,7 @@ class Consumer:
         self._random = random
         self._pullers: deque[Callable[[Handed], None]] = deque()
         self._handed = 0
+        self.was_begun_anew = False
         self._begin()
         stream.on_stored = self._on_stored
 
@@ -62,6 +63,7 @@ class Consumer:
         The hand-outs are numbered on, where a real server begins at 1 and so may use a reply
         subject again while its first bearer is still worked on.
         """
+        self.was_begun_anew = True
         for timer in self._pending.values():
             timer.cancel()
         self._begin()

@@ -114,6 +114,7 @@ class Replica:
 
     def _end(self) -> None:
         self.link.is_dead = True
+        self._world.restart_soon(self.stage.service)
         for task in (self._keeping_alive, *self._handling):
             task.cancel()
 

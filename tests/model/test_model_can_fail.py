@@ -73,8 +73,7 @@ def test_what_a_broker_forgets_is_noticed(
 
 def test_what_nobody_works_on_is_noticed_at_the_end(world: World) -> None:
     world.accept("책", "b1")
-    for replica in world.living():
-        replica.die()
+    world.network.set_down(True)
     world.loop.run_for(3_600)
     assert broken(world) == []
     assert any("never ended" in found for found in broken_at_the_end(world))

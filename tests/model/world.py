@@ -24,6 +24,7 @@ from services.kernel.contracts.attempt import AttemptHistory
 from services.kernel.contracts.dead_letter import DeadLetter
 
 _HEARD_WITHIN_S = 5.0
+_RESTARTED_AFTER_S = 3.0
 
 
 class World:
@@ -122,6 +123,14 @@ class World:
         self.replicas.append(replica)
         return replica
 
+    def restart_soon(self, service: str) -> None:
+        """What looks after the processes starts one when a stage has none left."""
+        self.loop.call_later(_RESTARTED_AFTER_S, self._restart, service)
+
+    def _restart(self, service: str) -> None:
+        if not self.living(service):
+            self.start_replica(service)
+
     def stop_replica(self, replica: Replica) -> None:
         """As on SIGTERM: time goes on until it has stopped, at most its grace period."""
         self.loop.finish(replica.stop())
@@ -146,9 +155,11 @@ class World:
 
     @property
     def was_peaceful(self) -> bool:
-        """Nothing was ever lost, cut off or refused for good; whatever else may have happened."""
+        """Nothing was lost, cut off, refused for good or sent again; all else may have happened."""
+        troubled = self.deaths or self.network.troubled_at_s
+        sent_again = any(consumer.was_begun_anew for consumer in self.consumers.values())
         moods = {call.mood for call in self.provider.calls}
-        return not (self.deaths or self.network.troubled_at_s or moods - set(PEACEFUL))
+        return not (troubled or sent_again or moods - set(PEACEFUL))
 
     def heal(self) -> None:
         """The last fault is over."""
@@ -158,9 +169,3 @@ class World:
         for stream in self.broker.streams.values():
             stream.is_full = False
         self.network.set_down(False)
-
-    def restart_the_dead(self) -> None:
-        """Every stage has somebody again."""
-        for stage in STAGES:
-            if not self.living(stage.service):
-                self.start_replica(stage.service)
