@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class _Claimed(NamedTuple):
-    """A write of a claim: `holder` is None when it was taken back."""
+    """A write of a claim: `token` is None when it was taken back."""
 
     at_s: float
-    holder: str | None
+    token: str | None
 
 
 class Books:
@@ -26,6 +26,7 @@ class Books:
     def __init__(self, world: World) -> None:
         self._world = world
         self._claims: dict[str, list[_Claimed]] = {}
+        self._token_of: dict[int, str | None] = {}
         self._claims_bucket = world.broker.bucket(topology.CLAIMS)
         self._claims_bucket.on_stored = self._on_claim
         self.unrecorded: list[str] = []
@@ -33,13 +34,13 @@ class Books:
 
     def _on_claim(self, stored: Stored) -> None:
         fingerprint = stored.subject.rsplit(".", 1)[1]
-        holder = (
-            None if "KV-Operation" in stored.headers else stored.data.decode().partition(":")[0]
-        )
-        self._claims.setdefault(fingerprint, []).append(_Claimed(stored.at_s, holder))
+        token = None if "KV-Operation" in stored.headers else stored.data.decode()
+        self._claims.setdefault(fingerprint, []).append(_Claimed(stored.at_s, token))
 
     def on_call(self, call: Call) -> None:
         self._world.note(f"{call.caller} calls for {call.fingerprint[:8]}: {call.mood.value}")
+        claims = self._claims.get(call.fingerprint)
+        self._token_of[call.number] = claims[-1].token if claims else None
         if not self._is_recorded(call):
             self.unrecorded.append(f"{call.caller} called for {call.fingerprint[:8]}")
         for other in self._unfinished(call):
@@ -73,7 +74,8 @@ class Books:
         """Its claim passed its age, since it could not be renewed: no claim prevents that."""
         lifetime_s = self._claims_bucket.config.max_age or 0.0
         history = self._claims.get(other.fingerprint, [])
-        own = [place for place, write in enumerate(history) if write.holder == other.caller]
+        token = self._token_of[other.number]
+        own = [place for place, write in enumerate(history) if token and write.token == token]
         if not own:
             return False
         last_s = history[own[-1]].at_s
