@@ -46,18 +46,20 @@ class Holding:
         except Outage as error:
             reason = str(error)
         self._held += 1
+        if self._held == 1:
+            structlog.get_logger().warning("results.held", reason=reason)
         try:
             return await self._repeat(write, reason)
         finally:
             self._held -= 1
             if not self._held:
                 self._note_trouble(None)
+                structlog.get_logger().info("results.released")
 
     async def _repeat(self, write: Callable[[], Awaitable[T]], reason: str) -> T:
         pause_s = _FIRST_PAUSE_S
         while True:
             self._note_trouble(reason)
-            structlog.get_logger().warning("result.held", held=self._held, reason=reason)
             await self._sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             try:

@@ -237,6 +237,19 @@ async def test_a_refusal_that_is_delivered_again_is_not_written_again(
     assert after.seq == before.seq
 
 
+async def test_an_old_copy_of_a_message_that_was_sent_again_writes_no_letter(
+    js: JetStreamContext,
+) -> None:
+    """A person replayed it while the copy was in hand: what becomes of it is decided there."""
+    stage = await Stage1(js, Failing(PermanentError("no", reason="refused"))).open()
+    await stage.accept()
+    old_copy = await stage.fetch()
+    await js.purge_stream(topology.TERMS.name, subject=topology.accepted_subject(BATCH, "t1"))
+    await stage.accept(Cardflow_Replays="1")
+    await stage.delivery(old_copy)
+    assert (await stage.letter(), stage.count("duplicate")) == (None, 1)
+
+
 async def test_a_finished_term_that_is_delivered_again_costs_nothing(
     nc: Client, js: JetStreamContext
 ) -> None:

@@ -201,7 +201,9 @@ class Delivery:
     ) -> None:
         """Writes the record of a term that became nothing; one that stands is left as it is."""
         await ledger.take_over()
-        if await self._endings.has_ended(identity, incoming.replay):
+        if await self._endings.is_superseded(incoming) or await self._endings.has_ended(
+            identity, incoming.replay
+        ):
             self._metrics.completed("duplicate")
             return
         letter = dead_letter(

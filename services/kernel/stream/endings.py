@@ -10,13 +10,15 @@ from services.kernel.contracts.dead_letter import DeadLetter
 from services.kernel.errors import Outage
 from services.kernel.nats_faults import NATS_FAULTS
 from services.kernel.stream.checkpoint import Checkpoint
-from services.kernel.stream.incoming import Identity, replay_count
+from services.kernel.stream.incoming import Identity, Incoming, replay_count
 
 
 class Endings:
     """Where the terms of one service end, besides in its store."""
 
-    def __init__(self, js: JetStreamContext, service: str, next_checkpoint: Checkpoint) -> None:
+    def __init__(
+        self, js: JetStreamContext, service: topology.ServiceName, next_checkpoint: Checkpoint
+    ) -> None:
         self._js = js
         self._service = service
         self._next = next_checkpoint
@@ -26,6 +28,19 @@ class Endings:
         return await self._next.holds(identity.batch, identity.id) or await self._is_given_up(
             identity, replay
         )
+
+    async def is_superseded(self, incoming: Incoming) -> bool:
+        """True when a person has sent the message again since this copy of it was handed out."""
+        stream = topology.CONSUMERS[self._service].stream
+        if not any(s.name == stream and s.first_write_wins for s in topology.STREAMS):
+            return False  # A subject of SUBMISSIONS holds many messages.
+        try:
+            standing = await self._js.get_last_msg(stream, incoming.subject, direct=True)
+        except NotFoundError:
+            return True  # Taken off, and about to be published again.
+        except NATS_FAULTS as error:
+            raise Outage(f"stream {stream} can't be asked: {error!r}") from error
+        return standing.seq != incoming.sequence
 
     async def _is_given_up(self, identity: Identity, replay: int) -> bool:
         """A record stands, of its death or of its cancellation; a later replay goes on."""

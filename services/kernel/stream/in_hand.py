@@ -17,30 +17,33 @@ from services.kernel.nats_faults import NATS_FAULTS
 
 
 class InHand:
-    """Messages fetched (`waiting`) and being worked on (`working`)."""
+    """Messages fetched (`waiting`) and being worked on (`working`), by object.
+
+    Not by reply subject: a consumer that is made anew gives the same ones again.
+    """
 
     def __init__(self, metrics: Metrics, *, ack_wait_s: float) -> None:
         self._metrics = metrics
         self._interval_s = ack_wait_s / 3
-        self._waiting: dict[str, Msg] = {}
-        self._working: dict[str, Msg] = {}
+        self._waiting: dict[int, Msg] = {}
+        self._working: dict[int, Msg] = {}
 
     def fetched(self, messages: list[Msg]) -> None:
         """The client fetched these; their work has not begun."""
-        self._waiting.update((message.reply, message) for message in messages)
+        self._waiting.update((id(message), message) for message in messages)
 
     @contextmanager
     def work_on(self, message: Msg) -> Iterator[None]:
         """Keeps the server from handing the message to another replica meanwhile."""
-        self._waiting.pop(message.reply, None)
-        self._working[message.reply] = message
+        self._waiting.pop(id(message), None)
+        self._working[id(message)] = message
         self._metrics.received.inc()
         self._metrics.in_progress.inc()
         try:
             with self._metrics.handling.time():
                 yield
         finally:
-            del self._working[message.reply]
+            del self._working[id(message)]
             self._metrics.in_progress.dec()
 
     async def keep_alive(self) -> None:

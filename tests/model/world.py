@@ -1,0 +1,166 @@
+"""The pipeline of the model: real stages, delivery and ledgers on a broker made for the test.
+
+`World` is what a test holds: broker, network, provider and replicas, and what people do.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from model.books import Books
+from model.broker import Broker
+from model.consumer import Consumer
+from model.network import Link, Network
+from model.provider import PEACEFUL, ModelProvider
+from model.replica import NATS, STAGES, Replica, Stage
+from model.virtual_time import VirtualLoop
+from nats.js import JetStreamContext
+from unit.term_samples import accepted
+
+from services.cli.letters.letters import Letter
+from services.cli.letters.replaying import replay
+from services.kernel import topology
+from services.kernel.contracts.attempt import AttemptHistory
+from services.kernel.contracts.dead_letter import DeadLetter
+
+_HEARD_WITHIN_S = 5.0
+_RESTARTED_AFTER_S = 3.0
+
+
+class World:
+    """Everything there is. `journal` tells what happened, for whoever reads a failure."""
+
+    def __init__(self, seed: int) -> None:
+        self.loop = VirtualLoop()
+        self.random = Random(seed)
+        self.journal: list[str] = []
+        self.broker = Broker(NATS, self.loop.time)
+        self.network = Network(Random(seed + 1), self.loop)
+        self.books = Books(self)
+        self.provider = ModelProvider(self.books.on_call)
+        self.consumers = {stage.service: self._consumer(stage) for stage in STAGES}
+        self.broker.on_ack = self._on_ack
+        self.replicas: list[Replica] = []
+        self.cancelled: set[str] = set()
+        self.deaths = 0
+        self.crashes: list[str] = []
+        self.loop.set_exception_handler(lambda _loop, story: self.crashes.append(str(story)))
+        self._ledgers: dict[str, tuple[int, AttemptHistory]] = {}
+        self._healthy = Link(
+            self.broker, Network(Random(0), self.loop), on_death=lambda: None, note=self.note
+        )
+
+    def story(self, lines: int) -> str:
+        """The end of the journal, and what the ledgers and letters say."""
+        told = self.journal[-lines:]
+        for key, history in self.ledgers().items():
+            told += [f"{key}: {a.outcome} replay {a.replay} {a.error}" for a in history.attempts]
+        told += [f"{letter.address}: {letter.record.message}" for letter in self.letters()]
+        return "\n".join(told)
+
+    def note(self, event: str) -> None:
+        self.journal.append(f"{self.loop.time():10.3f}  {event}")
+
+    def _consumer(self, stage: Stage) -> Consumer:
+        return Consumer(
+            self.broker.streams[stage.stream.name],
+            stage.service,
+            ack_wait_s=NATS.ack_wait_s,
+            max_ack_pending=100,
+            loop=self.loop,
+            random=self.random,
+        )
+
+    def _on_ack(self, subject: str, payload: bytes) -> None:
+        self.consumers[subject.split(".")[3]].on_ack(subject, payload)
+
+    def ledgers(self) -> dict[str, AttemptHistory]:
+        """Every record of attempts by its key, as the bucket has it."""
+        found = {}
+        for key, stored in self.broker.keys(topology.ATTEMPTS).items():
+            sequence, history = self._ledgers.get(key, (0, None))
+            if history is None or sequence != stored.sequence:
+                history = AttemptHistory.model_validate_json(stored.data)
+                self._ledgers[key] = stored.sequence, history
+            found[key] = history
+        return found
+
+    def accept(self, term: str, batch: str) -> bool:
+        """Publishes a term for stage 1; False when the stream refuses it or has it already."""
+        event = accepted(term, batch=batch)
+        subject = topology.accepted_subject(batch, event.term_id)
+        reply = self.broker.streams[topology.TERMS.name].publish(subject, event.to_bytes(), {})
+        return b"error" not in reply.data
+
+    def cancel(self, batch: str) -> None:
+        """Every replica hears of it a little later."""
+        self.note(f"{batch} is cancelled")
+        self.cancelled.add(batch)
+        for replica in self.living():
+            heard_s = self.random.uniform(0.0, _HEARD_WITHIN_S)
+            self.loop.call_later(heard_s, replica.cancelled.add, batch)
+
+    def letters(self) -> list[Letter]:
+        stream = self.broker.streams[topology.DEAD_LETTERS.name]
+        return [
+            Letter(subject, stored.sequence, DeadLetter.model_validate_json(stored.data))
+            for subject, stored in stream.subjects().items()
+            if subject.startswith("dead.")
+        ]
+
+    def replay(self, letter: Letter) -> None:
+        js = JetStreamContext(self._healthy)  # type: ignore[arg-type]
+        self.loop.finish(replay(js, letter))
+
+    def start_replica(self, service: str) -> Replica:
+        stage = next(stage for stage in STAGES if stage.service == service)
+        replica = Replica(self, stage, f"{service}-{len(self.replicas) + 1}")
+        self.replicas.append(replica)
+        return replica
+
+    def restart_soon(self, service: str) -> None:
+        """What looks after the processes starts one when a stage has none left."""
+        self.loop.call_later(_RESTARTED_AFTER_S, self._restart, service)
+
+    def _restart(self, service: str) -> None:
+        if not self.living(service):
+            self.start_replica(service)
+
+    def stop_replica(self, replica: Replica) -> None:
+        """As on SIGTERM: time goes on until it has stopped, at most its grace period."""
+        self.loop.finish(replica.stop())
+
+    def living(self, service: str | None = None) -> list[Replica]:
+        return [
+            replica
+            for replica in self.replicas
+            if not replica.link.is_dead and service in (None, replica.stage.service)
+        ]
+
+    @property
+    def is_quiet(self) -> bool:
+        return not any(consumer.unanswered for consumer in self.consumers.values())
+
+    @property
+    def is_whole(self) -> bool:
+        """The broker is there, and takes what it is given."""
+        return not self.network.is_down and not any(
+            stream.is_full for stream in self.broker.streams.values()
+        )
+
+    @property
+    def was_peaceful(self) -> bool:
+        """Nothing was lost, cut off, refused for good or sent again; all else may have happened."""
+        troubled = self.deaths or self.network.troubled_at_s
+        sent_again = any(consumer.was_begun_anew for consumer in self.consumers.values())
+        moods = {call.mood for call in self.provider.calls}
+        return not (troubled or sent_again or moods - set(PEACEFUL))
+
+    def heal(self) -> None:
+        """The last fault is over."""
+        self.network.loss = 0.0
+        self.network.planned.clear()
+        self.provider.moods.clear()
+        for stream in self.broker.streams.values():
+            stream.is_full = False
+        self.network.set_down(False)
