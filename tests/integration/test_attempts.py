@@ -320,6 +320,16 @@ async def test_an_answer_in_the_cache_settles_the_call_that_paid_for_it(
     )
 
 
+async def test_a_delivery_that_counts_as_the_first_settles_an_earlier_call_too(
+    bucket: KeyValue,
+) -> None:
+    await opened(bucket).begin(PRINT)
+    later = opened(bucket)
+    assert await later.recover(PRINT, Paid())
+    assert later.history.calls == 1
+    assert await outcomes(bucket) == ["billed"]
+
+
 async def test_an_answer_that_others_paid_for_settles_nothing(bucket: KeyValue) -> None:
     await opened(bucket).begin("another fingerprint")
     later = opened(bucket)

@@ -161,8 +161,11 @@ class AttemptLedger:
     async def recover(self, fingerprint: str, completion: PaidFor) -> bool:
         """Settles a call of an earlier delivery that died after its answer was put in the cache.
 
-        Only redelivered messages have such calls, and their history is loaded.
+        Reads the record when nobody has: a delivery that counts as the first one can follow others,
+        since a server that crashed and a consumer that is made anew count from one again.
         """
+        if not self._record.is_known:
+            await self._record.load()
         calls = [
             attempt.id
             for attempt in self.history.attempts
