@@ -192,20 +192,23 @@ def reasons(replica: Replica) -> dict[str, str]:
 
 def in_hand(replica: Replica) -> int:
     """Messages that the replica works on at this moment; 0 when it can't be asked."""
-    return int(_metric(replica, "cardflow_messages_in_progress") or 0)
+    metrics = probe(replica, "/metrics").body
+    return int(_sample(metrics, "cardflow_messages_in_progress") or 0)
 
 
 def blocked(replica: Replica) -> int:
     """How often the replica's event loop woke up more than a second late."""
-    within = _metric(replica, "cardflow_event_loop_lag_seconds_bucket", 'le="1.0"')
-    ever = _metric(replica, "cardflow_event_loop_lag_seconds_count")
-    return int((ever or 0) - (within or 0))
+    metrics = probe(replica, "/metrics").body
+    within = _sample(metrics, "cardflow_event_loop_lag_seconds_bucket", 'le="1.0"')
+    ever = _sample(metrics, "cardflow_event_loop_lag_seconds_count")
+    assert within is not None, f"{replica.label} does not measure its event loop"
+    return int((ever or 0) - within)
 
 
-def _metric(replica: Replica, name: str, label: str = "") -> float | None:
+def _sample(metrics: str, name: str, label: str = "") -> float | None:
     """The value of the first sample of that name with that label; None without one."""
     pattern = rf"^{name}\{{[^}}]*{re.escape(label)}[^}}]*\}} (\S+)$"
-    found = re.search(pattern, probe(replica, "/metrics").body, re.MULTILINE)
+    found = re.search(pattern, metrics, re.MULTILINE)
     return float(found[1]) if found else None
 
 

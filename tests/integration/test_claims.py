@@ -121,6 +121,23 @@ async def test_a_claim_that_can_not_be_renewed_is_held_as_long_as_it_lives(
         assert not claim.is_held()
 
 
+async def test_a_claim_in_doubt_is_taken_again_unless_somebody_else_has_it(
+    bucket: KeyValue, js: JetStreamContext
+) -> None:
+    async with claims(bucket, "first").claim("f") as claim:
+        assert claim is not None
+        assert await claim.retake()
+        await bucket.purge("f")
+        assert await claim.retake()
+        assert claim.is_held()
+        await bucket.put("f", b"somebody else")
+        assert not await claim.retake()
+        assert not claim.is_held()
+        await js.delete_stream("KV_CLAIMS")
+        with pytest.raises(Outage):
+            await claim.retake()
+
+
 async def test_a_renewal_whose_answer_was_lost_is_one(bucket: KeyValue) -> None:
     deaf = Deaf(bucket, lost=1)
     async with BucketClaims(deaf, ttl_s=TTL_S, holder="first").claim("f") as claim:

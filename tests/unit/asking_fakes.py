@@ -173,12 +173,17 @@ class FakeTime:
 class MemoryClaims:
     """One claim a fingerprint. Implements `kernel.llm.claims.Claims`.
 
-    While `keeps` is false, claims are lost as soon as they are given.
+    While `keeps` is false, claims are in doubt as soon as they are given; `is_free` then says
+    whether they can be taken again.
     """
 
     def __init__(self) -> None:
         self.held: set[str] = set()
         self.keeps = True
+        self.is_free = True
+
+    async def retake(self) -> bool:
+        return self.is_free
 
     def is_held(self) -> bool:
         return self.keeps

@@ -191,10 +191,16 @@ def _money_problems(record: BatchRecord, attempts: Attempts) -> Iterator[Problem
 
 
 def _is_as_recorded(said: Paid, history: AttemptHistory) -> bool:
-    """What an uncertain call cost may have become known after the card was made."""
+    """What an uncertain call cost may have become known after the card was made, and while one hand
+    publishes what it lost its claim on, another may be calling: the card can't tell of that call.
+    """
+    unsaid_calls = history.calls - said.calls
     late_usd = sum((a.cost_usd for a in history.attempts if a.outcome == "uncertain"), Decimal(0))
     unsaid_usd = history.cost_usd - said.cost_usd
-    return said.calls == history.calls and -ROUNDING_USD <= unsaid_usd <= late_usd + ROUNDING_USD
+    if unsaid_calls > 0:  # Then the uncertain call is on the card, and the other one's cost is not.
+        late_usd += max(a.cost_usd for a in history.attempts)
+    costs_known = -ROUNDING_USD <= unsaid_usd <= late_usd + ROUNDING_USD
+    return 0 <= unsaid_calls <= history.uncertain and costs_known
 
 
 def fingerprint_problems(attempts: Attempts) -> list[Problem]:

@@ -117,11 +117,25 @@ class Caller:
         except Exception as error:
             await self._settle_billed(ledger, completion, error=_story(error))
             raise
-        # In this order: who dies in between finds the answer in the cache and settles then.
         kept = completion.model_copy(update={"call_id": call_id})
-        await self._holding.until_written(lambda: self._cache.put(request.fingerprint, kept))
-        await self._settle_billed(ledger, completion, claim=claim)
+        is_first = claim.is_held() or await self._holding.until_written(
+            lambda: self._is_first(request, claim, kept)
+        )
+        # In this order: who dies in between finds the answer in the cache and settles then.
+        if is_first:
+            await self._holding.until_written(lambda: self._cache.put(request.fingerprint, kept))
+        await self._settle_billed(ledger, completion, is_sure=is_first)
         return completion, reply
+
+    async def _is_first(self, request: CompletionRequest, claim: Claim, kept: Completion) -> bool:
+        """Whether an answer whose claim was in doubt is the only one for its fingerprint.
+
+        Not when somebody else is asking now, or has asked and been answered meanwhile.
+        """
+        if not await claim.retake():
+            return False
+        other = await self._cache.get(request.fingerprint)
+        return other is None or other.call_id == kept.call_id
 
     async def _complete(self, request: CompletionRequest, ledger: Ledger) -> Completion:
         """The provider's answer; any failure but Throttled is settled. Unknown ones may be paid."""
@@ -148,13 +162,12 @@ class Caller:
         completion: Completion,
         *,
         error: str | None = None,
-        claim: Claim | None = None,
+        is_sure: bool = True,
     ) -> None:
-        """A success whose claim was lost meanwhile may be the second: then it is no sure one."""
+        """A success that may be the second one is no sure one."""
         self._note_trouble(None)
         self._metrics.called("unfit" if error else "billed")
         self._metrics.cost_usd.inc(float(completion.usage.cost_usd))
-        is_sure = claim is None or claim.is_held()
         await self._settle(
             ledger,
             "billed" if is_sure else "uncertain",

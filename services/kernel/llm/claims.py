@@ -28,6 +28,10 @@ class Claim(Protocol):
         """False when it may have passed to somebody else, because it could not be renewed."""
         ...
 
+    async def retake(self) -> bool:
+        """Takes a doubtful claim again; False when somebody else has it now. Raises Outage."""
+        ...
+
 
 class Claims(Protocol):
     """Who may call for a fingerprint."""
@@ -109,6 +113,14 @@ class _BucketClaim:
             raise Outage(f"the call can't be claimed: {error!r}") from error
         self._renewed_at = asked_at
         return True
+
+    async def retake(self) -> bool:
+        try:
+            is_ours = await self.take() or await self._is_ours_after_all()
+        except NATS_FAULTS as error:
+            raise Outage(f"the claim can't be looked at: {error!r}") from error
+        self._is_lost = not is_ours
+        return is_ours
 
     async def renew(self) -> None:
         """Every third of its life, until it is lost. Runs until it is cancelled."""

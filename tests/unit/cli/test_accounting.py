@@ -300,6 +300,19 @@ def test_only_an_uncertain_call_may_turn_out_to_have_cost_something(
     assert story.named() == ({"t1"} if is_unequal else set())
 
 
+@pytest.mark.parametrize(("outcome", "is_unequal"), [("uncertain", False), ("unbilled", True)])
+def test_a_card_may_lack_a_call_only_beside_an_uncertain_one(
+    outcome: Outcome, is_unequal: bool
+) -> None:
+    """Who lost its claim publishes, while another replica asks again."""
+    story = story_of([("finished", 0)])
+    key = AttemptsKey("stage1", "b", "t1")
+    [paid] = story.attempts[key].attempts
+    own = attempt(outcome, fingerprint="stage1-t1", cost_usd=paid.cost_usd, error="claim lost")
+    story.attempts[key] = history(own, paid)
+    assert story.named() == ({"t1"} if is_unequal else set())
+
+
 def test_a_submission_beyond_ingest_is_in_flight_and_none_before_it_is() -> None:
     waiting = BatchRecord("b", (Submission(8, "t", "r"),), ingest_floor=7)
     assert batch_problems(waiting, {}) == []

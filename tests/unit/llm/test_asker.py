@@ -9,7 +9,16 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
-from asking_fakes import SECRET, Asking, MemoryClaims, access, completion, started, until
+from asking_fakes import (
+    SECRET,
+    Asking,
+    MemoryCache,
+    MemoryClaims,
+    access,
+    completion,
+    started,
+    until,
+)
 
 from services.kernel.contracts.attempt import Outcome
 from services.kernel.errors import (
@@ -273,13 +282,35 @@ async def test_how_a_call_ended_is_held_until_it_is_on_record() -> None:
     assert asking.ledger.last.outcome == "uncertain"
 
 
-async def test_a_success_whose_claim_was_lost_is_no_sure_one_and_still_shows_its_cost() -> None:
-    asking = Asking(completion("yes", cost_usd="0.0021"))
+async def test_a_success_whose_claim_was_in_doubt_is_sure_when_nobody_else_has_asked() -> None:
+    asking = Asking(completion("yes"))
     asking.claims.keeps = False
     await asked(asking)
+    assert asking.ledger.last.outcome == "billed"
+    assert asking.cache.completions
+
+
+@pytest.mark.parametrize("other", ["asks now", "was answered"])
+async def test_a_success_that_may_be_the_second_is_no_sure_one_and_shows_its_cost(
+    other: str,
+) -> None:
+    asking = Asking(completion("yes", cost_usd="0.0021"))
+    asking.claims.keeps = False
+    asking.claims.is_free = other != "asks now"
+    print_ = fingerprint(asking)
+    theirs = completion("theirs").model_copy(update={"call_id": "another"})
+
+    class Meanwhile(MemoryCache):
+        async def get(self, fingerprint: str) -> Completion | None:
+            return theirs if asking.provider.requests else None
+
+    asking.caller._cache = asking.asker._cache = Meanwhile(asking.journal)
+    answer = await asked(asking)
     attempt = asking.ledger.last
+    assert answer.reply == "yes"
     assert (attempt.outcome, attempt.cost_usd) == ("uncertain", Decimal("0.0021"))
     assert attempt.error == "answered after its claim was lost"
+    assert print_ not in asking.caller._cache.completions
 
 
 async def test_who_gets_the_claim_late_looks_into_the_cache_once_more() -> None:
