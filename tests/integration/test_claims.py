@@ -115,8 +115,10 @@ async def test_a_claim_that_can_not_be_renewed_is_held_as_long_as_it_lives(
     cut_off = BucketClaims(Deaf(bucket), ttl_s=TTL_S, holder="first", clock=lambda: now)
     async with cut_off.claim("f") as claim:
         assert claim is not None
-        now += TTL_S - 0.01
-        assert claim.is_held()
+        now += TTL_S / 2
+        assert claim.is_fresh()
+        now += TTL_S / 2 - 0.01
+        assert (claim.is_fresh(), claim.is_held()) == (False, True)
         now += 0.02
         assert not claim.is_held()
 

@@ -265,7 +265,8 @@ async def test_what_cannot_be_sent_again_stays_cancelled_and_is_told(
     await begun(js)
     subject = await put_on_record(js, record_of(TERMS[1]))
     letter = await find_letter(js, "/".join(subject.split(".")[1:]), cancelled=True)
-    await js.delete_stream("TERMS")
+    terms = (await js.stream_info("TERMS")).config
+    await js.update_stream(terms.evolve(max_bytes=1))
     result = await cancel(BATCH, "--undo", "--json")
     assert json.loads(result.stdout)["failed"] == 1
     assert (result.exit_code, "the same command goes on" in result.stderr) == (1, True)

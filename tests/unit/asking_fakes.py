@@ -173,20 +173,22 @@ class FakeTime:
 class MemoryClaims:
     """One claim a fingerprint. Implements `kernel.llm.claims.Claims`.
 
-    While `keeps` is false, claims are in doubt as soon as they are given; `is_free` then says
-    whether they can be taken again.
+    `kept` are the answers to whether it is fresh and held, True when they run out; `is_free` says
+    whether one in doubt can be taken again.
     """
 
     def __init__(self) -> None:
         self.held: set[str] = set()
-        self.keeps = True
+        self.kept: list[bool] = []
         self.is_free = True
 
     async def retake(self) -> bool:
         return self.is_free
 
-    def is_held(self) -> bool:
-        return self.keeps
+    def is_fresh(self) -> bool:
+        return self.kept.pop(0) if self.kept else True
+
+    is_held = is_fresh
 
     @asynccontextmanager
     async def claim(self, fingerprint: str) -> AsyncIterator[Claim | None]:
@@ -239,6 +241,10 @@ class Asking:
             clock=self.time.clock,
             sleep=self.time.sleep,
         )
+
+    def next_term(self) -> None:
+        """What is asked from now on is for another term, or for the same in another batch."""
+        self.ledger = MemoryLedger(self.journal)
 
     def sample(self, name: str, **labels: str) -> float:
         """The value of a metric."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic
@@ -14,7 +15,7 @@ from services.kernel.contracts.provenance import StageProvenance
 from services.kernel.errors import ReplyRejected
 from services.kernel.llm.cache import CompletionCache
 from services.kernel.llm.calling import Caller, Ledger, Parse, ReplyT
-from services.kernel.llm.claims import Claims
+from services.kernel.llm.claims import ClaimLost, Claims
 from services.kernel.llm.prompt import CompletionRequest, Prompt, completion_request
 from services.kernel.llm.provider import Completion
 from services.kernel.llm.rate_limit import Clock, Sleep
@@ -106,10 +107,11 @@ class Asker:
         self._metrics.cache_asked(hit=hit is not None)
         pause_s = _FIRST_LOOK_S
         while hit is None:
-            async with self._claims.claim(request.fingerprint) as claim:
-                is_fresh = self._clock() - looked_at < _STALE_LOOK_S
-                if claim and (is_fresh or not (hit := await self._from_cache(request, parse))):
-                    return (*await self._caller.call(request, parse, ledger, claim), False)
+            with suppress(ClaimLost):  # Then it may be theirs after all.
+                async with self._claims.claim(request.fingerprint) as claim:
+                    is_fresh = self._clock() - looked_at < _STALE_LOOK_S
+                    if claim and (is_fresh or not (hit := await self._from_cache(request, parse))):
+                        return (*await self._caller.call(request, parse, ledger, claim), False)
             if hit is None:
                 await self._sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_LOOK_S)

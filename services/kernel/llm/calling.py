@@ -20,7 +20,7 @@ from services.kernel.errors import (
 )
 from services.kernel.holding import Holding
 from services.kernel.llm.cache import CompletionCache
-from services.kernel.llm.claims import Claim
+from services.kernel.llm.claims import Claim, ClaimLost
 from services.kernel.llm.prompt import CompletionRequest
 from services.kernel.llm.provider import Completion, Provider, UnfitCompletion
 from services.kernel.llm.rate_limit import RateLimit
@@ -88,10 +88,18 @@ class Caller:
         ledger: Ledger,
         claim: Claim,
     ) -> tuple[Completion, ReplyT]:
-        """The completion and its reply, for whoever holds the claim. Waits while throttled."""
+        """The completion and its reply, for whoever holds the claim. Waits while throttled.
+
+        Raises ClaimLost, without a call, when the claim did not last until the permit.
+        """
         while True:
             await self._rate_limit.permit()
+            if not claim.is_fresh():
+                raise ClaimLost("the claim was not renewed while the call waited for its turn")
             call_id = await ledger.begin(request.fingerprint)
+            if not claim.is_held():
+                await self._settle(ledger, "unbilled", error="not sent: its claim was lost")
+                raise ClaimLost("the claim was lost while the call was recorded")
             try:
                 return await self._call_once(request, parse, ledger, claim, call_id)
             except Throttled as error:

@@ -21,11 +21,19 @@ from services.kernel.errors import Outage
 from services.kernel.nats_faults import NATS_FAULTS
 
 
+class ClaimLost(Outage):
+    """Somebody else may be asking by now; nothing was sent."""
+
+
 class Claim(Protocol):
     """The right to call for a fingerprint."""
 
     def is_held(self) -> bool:
         """False when it may have passed to somebody else, because it could not be renewed."""
+        ...
+
+    def is_fresh(self) -> bool:
+        """False when it may be lost soon: it should have been renewed by now."""
         ...
 
     async def retake(self) -> bool:
@@ -101,7 +109,13 @@ class _BucketClaim:
         self._is_lost = False
 
     def is_held(self) -> bool:
-        return not self._is_lost and self._clock() - self._renewed_at < self._ttl_s
+        return self._is_held_for(0.0)
+
+    def is_fresh(self) -> bool:
+        return self._is_held_for(self._ttl_s / 3)
+
+    def _is_held_for(self, time_s: float) -> bool:
+        return not self._is_lost and self._clock() - self._renewed_at < self._ttl_s - time_s
 
     async def take(self) -> bool:
         asked_at = self._clock()

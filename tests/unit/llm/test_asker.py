@@ -284,7 +284,7 @@ async def test_how_a_call_ended_is_held_until_it_is_on_record() -> None:
 
 async def test_a_success_whose_claim_was_in_doubt_is_sure_when_nobody_else_has_asked() -> None:
     asking = Asking(completion("yes"))
-    asking.claims.keeps = False
+    asking.claims.kept = [True, True, False]
     await asked(asking)
     assert asking.ledger.last.outcome == "billed"
     assert asking.cache.completions
@@ -295,7 +295,7 @@ async def test_a_success_that_may_be_the_second_is_no_sure_one_and_shows_its_cos
     other: str,
 ) -> None:
     asking = Asking(completion("yes", cost_usd="0.0021"))
-    asking.claims.keeps = False
+    asking.claims.kept = [True, True, False]
     asking.claims.is_free = other != "asks now"
     print_ = fingerprint(asking)
     theirs = completion("theirs").model_copy(update={"call_id": "another"})
@@ -311,6 +311,21 @@ async def test_a_success_that_may_be_the_second_is_no_sure_one_and_shows_its_cos
     assert (attempt.outcome, attempt.cost_usd) == ("uncertain", Decimal("0.0021"))
     assert attempt.error == "answered after its claim was lost"
     assert print_ not in asking.caller._cache.completions
+
+
+@pytest.mark.parametrize("kept", [[False], [True, False]], ids=["before", "after it is recorded"])
+async def test_a_claim_that_is_lost_before_the_call_sends_nothing(kept: list[bool]) -> None:
+    """It waited long for its turn. Then the answer of who has the claim now is looked for."""
+    asking = Asking(completion("yes"))
+    asking.claims.kept = kept.copy()
+    answer = await asked(asking)
+    assert (answer.reply, answer.provenance.cached) == ("yes", False)
+    unsent = asking.journal[: asking.journal.index("sleep 0.05")]
+    assert "call" not in unsent
+    assert [a.outcome for a in asking.ledger.history.attempts] == [
+        *["unbilled"] * (len(kept) - 1),
+        "billed",
+    ]
 
 
 async def test_who_gets_the_claim_late_looks_into_the_cache_once_more() -> None:

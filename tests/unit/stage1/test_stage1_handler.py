@@ -56,6 +56,7 @@ async def test_an_accepted_term_becomes_an_analysed_one() -> None:
 async def test_the_same_term_in_another_batch_is_not_paid_again() -> None:
     asking = Asking(completion(as_text(analysis_reply())))
     _, first = await handled(asking, accepted(batch="b1", position=1))
+    asking.next_term()
     _, second = await handled(asking, accepted(batch="b2", position=900))
     assert len(asking.provider.requests) == 1
     assert (first.stage1.cached, second.stage1.cached) == (False, True)
@@ -151,6 +152,7 @@ async def test_a_revision_from_stage_1_asks_anew_and_keeps_the_new_answer() -> N
     )
     _, first = await handled(asking, accepted())
     _, second = await handled(asking, revised(1), first)
+    asking.next_term()
     _, again = await handled(asking, revised(1), first)
     meanings = [event.analysis.primary_meaning for event in (first, second, again)]
     assert meanings == ["book", "volume", "volume"]

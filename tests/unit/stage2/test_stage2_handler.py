@@ -123,6 +123,7 @@ async def test_an_event_that_is_no_analysed_term_is_given_up_before_any_call(dat
 async def test_the_same_analysis_in_another_batch_is_not_paid_again() -> None:
     asking = Asking(completion(GOOD))
     await handled(asking, analyzed())
+    asking.next_term()
     elsewhere = analyzed(accepted_as=accepted(batch="b2", position=900))
     _, finished = await handled(asking, elsewhere)
     assert finished.stage2.cached
