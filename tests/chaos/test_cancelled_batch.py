@@ -18,7 +18,7 @@ from running_pipeline import (
     until,
 )
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.chaos, pytest.mark.long, pytest.mark.timeout(240)]
 
 TERMS = 150
 BATCH = "cut"

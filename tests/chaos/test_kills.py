@@ -11,7 +11,7 @@ from looking import finished, submit, wait_until_completed
 from promises import answer_of, words
 from running_pipeline import running_pipeline, until
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.chaos, pytest.mark.long, pytest.mark.timeout(180)]
 
 TERMS = 150
 # Latencies are such that a batch takes several seconds, so that kills and stops meet it half done.

@@ -89,7 +89,13 @@ def delete(pipeline: Pipeline, stream: str, consumer: str | None = None) -> None
     asyncio.run(_delete(pipeline.nats_url, stream, consumer))
 
 
-@pytest.mark.parametrize("service", ["ingest", "stage1", "stage2", "exporter"])
+@pytest.mark.parametrize(
+    "service",
+    [
+        "stage1",
+        *(pytest.param(s, marks=pytest.mark.long) for s in ("ingest", "stage2", "exporter")),
+    ],
+)
 def test_a_deleted_consumer_is_made_again_and_nothing_is_paid_for_twice(
     service: ServiceName, running: Running, tmp_path: Path
 ) -> None:
@@ -104,11 +110,11 @@ def test_a_deleted_consumer_is_made_again_and_nothing_is_paid_for_twice(
 @pytest.mark.parametrize(
     ("stream", "told"),
     [
-        ("TERMS", "filled again by ingest"),
+        pytest.param("TERMS", "filled again by ingest", marks=pytest.mark.long),
         ("ANALYSES", "filled again by stage1"),
-        ("CARDS", "filled again by stage2"),
-        ("DEAD_LETTERS", "lost: what was given up on"),
-        ("KV_CLAIMS", "claims of calls under way"),
+        pytest.param("CARDS", "filled again by stage2", marks=pytest.mark.long),
+        pytest.param("DEAD_LETTERS", "lost: what was given up on", marks=pytest.mark.long),
+        pytest.param("KV_CLAIMS", "claims of calls under way", marks=pytest.mark.long),
     ],
 )
 def test_a_deleted_stream_is_filled_again_and_nothing_is_paid_for_twice(
@@ -123,6 +129,7 @@ def test_a_deleted_stream_is_filled_again_and_nothing_is_paid_for_twice(
     assert_whole(running, batch)
 
 
+@pytest.mark.long
 def test_without_the_supervisors_repair_no_process_spins_and_provision_repairs(
     tmp_path: Path,
 ) -> None:

@@ -90,6 +90,7 @@ def test_a_death_at_a_named_point_loses_nothing_and_pays_for_nothing_it_has(
     assert (pipeline.data / "decks" / f"{batch}.apkg").is_file()
 
 
+@pytest.mark.long
 def test_an_answer_that_comes_after_a_lost_one_is_billed_once(
     pipeline: Pipeline, dying_at: Path, seed: int
 ) -> None:

@@ -113,7 +113,7 @@ def state(pipeline: Pipeline, batch: str) -> dict[str, Any]:
 LONG = [pytest.mark.long, pytest.mark.timeout(900)]
 
 
-@pytest.mark.parametrize("terms", [100, pytest.param(1_000, marks=LONG)])
+@pytest.mark.parametrize("terms", [50, pytest.param(1_000, marks=LONG)])
 def test_dead_letters_replayed_by_two_at_once_and_once_more_are_replayed_once(
     tmp_path: Path, terms: int
 ) -> None:

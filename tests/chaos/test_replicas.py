@@ -117,6 +117,7 @@ def test_sigterm_of_random_replicas_ends_each_in_order_and_repeats_no_call(
     assert evidence.uncertain == 0
 
 
+@pytest.mark.long
 @sizes(Size(60, 1, 40), Size(600, 10, 120))
 def test_a_replica_that_stands_still_for_longer_than_its_claims_pays_for_nothing_in_silence(
     data: Path, seed: int, dice: random.Random, size: Size

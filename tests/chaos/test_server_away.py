@@ -82,6 +82,7 @@ def test_a_server_that_is_gone_for_a_while_restarts_nobody_and_blocks_nobody(
     assert still_down
 
 
+@pytest.mark.long
 @LENGTHS
 def test_a_server_that_hangs_for_a_while_restarts_nobody_and_blocks_nobody(
     data: Path, tmp_path: Path, seed: int, away_s: int

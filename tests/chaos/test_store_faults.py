@@ -71,6 +71,7 @@ def mounted(*arguments: str) -> bool:
     return done.returncode == 0
 
 
+@pytest.mark.long
 def test_a_store_on_a_disk_that_turned_read_only_loses_nothing(
     data_with_a_disk: Path, word_list: Path
 ) -> None:

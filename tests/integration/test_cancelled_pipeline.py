@@ -11,11 +11,11 @@ from running_pipeline import Pipeline, invented_words, running_pipeline, until
 
 pytestmark = pytest.mark.timeout(240)
 
-TERMS = 80
+TERMS = 40
 BATCH = "monday"
 FLAGS = ("--latency-ms", "700", "--jitter-ms", "100")
 SLOWLY = {"CARDFLOW_STAGE1__CONCURRENCY": "5"}
-"""So that a batch takes some twelve seconds, and commands meet it half done."""
+"""So that a batch takes some six seconds, and commands meet it half done."""
 
 
 def status(pipeline: Pipeline) -> dict[str, Any]:
