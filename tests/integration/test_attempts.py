@@ -16,7 +16,7 @@ from services.kernel import topology
 from services.kernel.contracts.attempt import AttemptHistory
 from services.kernel.contracts.provenance import Usage
 from services.kernel.errors import BatchCancelled, Outage, PermanentError
-from services.kernel.stream.attempts import AlreadyDone, AttemptLedger, AttemptStore
+from services.kernel.stream.attempts import AlreadyDone, AttemptLedger, AttemptStore, TakenOver
 from services.kernel.stream.checkpoint import Checkpoint, NoCheckpoint
 from services.kernel.stream.incoming import Identity
 
@@ -250,7 +250,9 @@ async def test_of_two_hands_the_later_one_takes_over_and_no_money_is_forgotten(
     await second.begin(PRINT)
     await first.settle("billed", paid_for=paid("0.001"))
     await second.settle("billed", paid_for=paid("0.002"))
-    assert (first.was_taken_over, second.was_taken_over) == (True, False)
+    with pytest.raises(TakenOver):
+        await first.conclude()
+    await second.conclude()
     history = await recorded(bucket)
     assert [a.outcome for a in history.attempts] == ["uncertain", "billed"]
     assert history.cost_usd == Decimal("0.003")
@@ -260,14 +262,81 @@ async def test_who_gives_a_term_up_takes_over_from_who_still_asks(bucket: KeyVal
     first, second = opened(bucket), opened(bucket)
     await first.begin(PRINT)
     await second.reopen()
-    await second.take_over()
+    await second.give_up("attempts_used_up")
     await first.settle("billed", paid_for=paid("0.001"))
-    assert first.was_taken_over
-    assert await outcomes(bucket) == ["uncertain"]
+    with pytest.raises(TakenOver):
+        first.check_mine()
+    history = await recorded(bucket)
+    assert [(a.outcome, a.cost_usd) for a in history.attempts] == [("uncertain", Decimal("0.001"))]
+    assert history.is_given_up(0)
+    assert not history.is_given_up(1)
 
 
-async def test_a_ledger_that_nobody_looked_into_takes_nothing_over(bucket: KeyValue) -> None:
-    await opened(bucket).take_over()
+async def test_a_term_that_was_given_up_is_not_asked_for_and_not_published_by_another_hand(
+    bucket: KeyValue,
+) -> None:
+    asks, has_its_answer, gives_up = opened(bucket), opened(bucket), opened(bucket)
+    for ledger in (asks, has_its_answer, gives_up):
+        await ledger.reopen()
+    await has_its_answer.mark_started()
+    await gives_up.fail("PermanentError: moderated")
+    await gives_up.give_up("moderated")
+    with pytest.raises(TakenOver):
+        await asks.begin(PRINT)
+    with pytest.raises(TakenOver):
+        await has_its_answer.conclude()
+    assert await outcomes(bucket) == ["failed", "failed"]
+
+
+@pytest.mark.parametrize("is_cached", [True, False])
+async def test_a_term_that_another_hand_has_the_answer_to_is_not_given_up(
+    is_cached: bool, bucket: KeyValue
+) -> None:
+    gives_up, has_its_answer = opened(bucket), opened(bucket)
+    await gives_up.begin(PRINT)
+    await gives_up.settle("billed", error="not_json: prose")
+    await has_its_answer.reopen()
+    await has_its_answer.mark_started()
+    if not is_cached:
+        await has_its_answer.begin(PRINT)
+        await has_its_answer.settle("billed", paid_for=paid("0.001"))
+    await has_its_answer.conclude()
+    with pytest.raises(TakenOver):
+        await gives_up.give_up("not_json")
+    assert not (await recorded(bucket)).is_given_up(0)
+    assert await outcomes(bucket) == ["billed", "cached" if is_cached else "billed"]
+
+
+async def test_what_was_given_up_by_a_process_that_died_then_is_given_up_again(
+    bucket: KeyValue,
+) -> None:
+    """Its dead letter was not written: with the reason that was decided on, without a call."""
+    ledger = opened(bucket)
+    await ledger.fail("PermanentError: moderated")
+    await ledger.give_up("moderated")
+    with pytest.raises(PermanentError, match="given up before") as raised:
+        await opened(bucket).reopen()
+    assert raised.value.reason == "moderated"
+    await opened(bucket, replay=1).reopen()
+
+
+async def test_the_last_attempt_of_another_hand_is_left_to_it(bucket: KeyValue) -> None:
+    """This hand waited for its turn; meanwhile others have used up what there was."""
+    waits = opened(bucket, max_attempts=2)
+    await waits.begin(PRINT)
+    await waits.settle("throttled", error="429")
+    for _ in range(2):
+        other = opened(bucket, max_attempts=2)
+        await other.reopen()
+        await other.mark_started()
+    with pytest.raises(TakenOver):
+        await waits.begin(PRINT)
+
+
+async def test_nobody_elses_record_is_touched_by_giving_up_what_nobody_worked_on(
+    bucket: KeyValue,
+) -> None:
+    await opened(bucket).give_up("not_korean")
     with pytest.raises(KeyNotFoundError):
         await bucket.get(KEY)
 

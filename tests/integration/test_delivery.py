@@ -23,7 +23,7 @@ from services.kernel.errors import (
 )
 from services.kernel.settings import NatsSettings
 from services.kernel.stream.attempts import AttemptLedger
-from services.kernel.stream.incoming import Incoming, Outgoing
+from services.kernel.stream.incoming import Incoming, Outgoing, read_delivery
 from services.kernel.stream.provision import provision
 from services.kernel.stream.retry import RetryPolicy
 from services.kernel.stream.trace import Trace
@@ -355,7 +355,7 @@ async def test_an_unknown_exception_is_given_up_after_the_last_attempt(
 async def killed_while_handling(stage: Stage1, *, begin: bool = False) -> None:
     """What a process leaves behind that dies in the handler: an attempt, and no answer."""
     message = await stage.fetch()
-    ledger = stage.ledger()
+    ledger = stage.ledger(replay=read_delivery(message).replay)
     await ledger.reopen()
     if message.metadata.num_delivered > 1:
         await ledger.mark_started()

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from services.kernel.contracts.base import Contract, Usd
 
-Outcome = Literal["started", "billed", "unbilled", "uncertain", "throttled", "failed"]
+Outcome = Literal["started", "billed", "unbilled", "uncertain", "throttled", "failed", "cached"]
 
 
 class Attempt(Contract):
@@ -18,7 +18,8 @@ class Attempt(Contract):
 
     `started` and never settled means that its process died: the call is *uncertain*.
     `throttled` counts as no attempt, and stands once for `times` refusals in a row; `failed` is a
-    failure without any call. `id` tells a record's attempts apart; older ones have none.
+    failure without any call, `cached` a result without one. `id` tells a record's attempts apart;
+    older ones have none.
     """
 
     id: str = ""
@@ -36,10 +37,21 @@ class Attempt(Contract):
     error: str | None = None
 
 
+class GivenUp(Contract):
+    """That a term became nothing in this replay, and why; decided before its record is written."""
+
+    replay: int = Field(ge=0)
+    reason: str
+
+
 class AttemptHistory(Contract):
     """All attempts for one term in one service, oldest first."""
 
     attempts: tuple[Attempt, ...] = ()
+    given_up: GivenUp | None = None
+
+    def is_given_up(self, replay: int) -> bool:
+        return self.given_up is not None and self.given_up.replay >= replay
 
     def count(self, replay: int) -> int:
         """Attempts used since the given replay; throttled ones use none."""

@@ -5,10 +5,12 @@ Two hands can hold one message, so a change names its attempt by id and leaves t
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any, Final
+from collections.abc import Set
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
 
-from services.kernel.contracts.attempt import Attempt
+from services.kernel.contracts.attempt import Attempt, Outcome
+from services.kernel.contracts.provenance import Usage
 
 Attempts = tuple[Attempt, ...]
 
@@ -29,11 +31,11 @@ def begun(attempts: Attempts, call: Attempt, marked: str | None) -> Attempts:
     if _has(attempts, call.id):
         return attempts
     kept = tuple(a for a in attempts if marked is None or a.id != marked)
-    return (*taken_over(kept, None), call)
+    return (*(_taken_over(a) if a.fingerprint else a for a in kept), call)
 
 
-def taken_over(attempts: Attempts, own: str | None) -> Attempts:
-    """With the open calls of all other hands over: whoever made them can't say how they ended."""
+def closed(attempts: Attempts, own: str | None) -> Attempts:
+    """With all that other hands have open over, before the term is given up."""
     return tuple(a if a.id == own else _taken_over(a) for a in attempts)
 
 
@@ -42,9 +44,44 @@ def was_taken_over(attempts: Attempts, own: str | None) -> bool:
 
 
 def _taken_over(attempt: Attempt) -> Attempt:
-    if attempt.outcome != "started" or attempt.fingerprint is None:
+    """Whoever opened it can't say any more how it ended."""
+    if attempt.outcome != "started":
         return attempt
-    return attempt.model_copy(update={"outcome": "uncertain", "error": _TAKEN_OVER})
+    outcome = "uncertain" if attempt.fingerprint else "failed"
+    return attempt.model_copy(update={"outcome": outcome, "error": _TAKEN_OVER})
+
+
+class PaidFor(Protocol):
+    """What the ledger records of a completion; `call_id` is the attempt that it came from."""
+
+    @property
+    def call_id(self) -> str | None: ...
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def generation_id(self) -> str | None: ...
+
+    @property
+    def usage(self) -> Usage: ...
+
+
+def settlement_of(outcome: Outcome, paid_for: PaidFor | None, error: str | None) -> dict[str, Any]:
+    settlement: dict[str, Any] = {"outcome": outcome, "error": error, "finished_at": now()}
+    if paid_for is not None:
+        settlement |= {
+            "model": paid_for.model,
+            "generation_id": paid_for.generation_id,
+            "prompt_tokens": paid_for.usage.prompt_tokens,
+            "completion_tokens": paid_for.usage.completion_tokens,
+            "cost_usd": paid_for.usage.cost_usd,
+        }
+    return settlement
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
 
 
 def settled(attempts: Attempts, own: str, settlement: dict[str, Any]) -> Attempts:
@@ -56,9 +93,9 @@ def settled(attempts: Attempts, own: str, settlement: dict[str, Any]) -> Attempt
 
 def _late(attempt: Attempt, settlement: dict[str, Any]) -> dict[str, Any]:
     """An answer that came after somebody else took over is paid for, but is no second success."""
-    if attempt.outcome == "uncertain" and settlement["outcome"] == "billed":
-        return {**settlement, "outcome": "uncertain", "error": attempt.error}
-    return settlement
+    if attempt.error != _TAKEN_OVER:
+        return settlement
+    return {**settlement, "outcome": attempt.outcome, "error": attempt.error}
 
 
 def put_off(attempts: Attempts, own: str, settlement: dict[str, Any]) -> Attempts:
@@ -83,6 +120,22 @@ def failed(attempts: Attempts, own: str, error: str, now: datetime) -> Attempts:
     if was_taken_over(attempts, own):
         return attempts
     return tuple(ended(attempt) if attempt.id == own else attempt for attempt in attempts)
+
+
+def is_answered(attempt: Attempt) -> bool:
+    return attempt.outcome in ("billed", "cached") and attempt.error is None
+
+
+def in_vain(attempts: Attempts, replay: int, own: Set[str] = frozenset()) -> int:
+    """Attempts of a replay since its last answer, but for one's own.
+
+    The rest of the way is free: a term that was paid for has as many tries for that as it had for
+    the answer.
+    """
+    counted = [a for a in attempts if a.replay == replay and a.outcome != "throttled"]
+    answers = [place for place, attempt in enumerate(counted, 1) if is_answered(attempt)]
+    since = counted[answers[-1] if answers else 0 :]
+    return sum(attempt.id not in own for attempt in since)
 
 
 def _has(attempts: Attempts, id_: str) -> bool:

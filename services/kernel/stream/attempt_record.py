@@ -1,6 +1,6 @@
 """The KV record of a term's attempts in one service: read, and changed without losing a change.
 
-Every change is a function from attempts to attempts that names those it is about by their id, so
+Every change is a function of the record that names those it is about by their id, so
 that applying it twice is applying it once. That makes two things harmless: a write whose answer was
 lost, and another replica that writes at the same time.
 """
@@ -16,10 +16,9 @@ from nats.js.kv import KeyValue
 from services.kernel.contracts.attempt import Attempt, AttemptHistory
 from services.kernel.errors import Outage
 from services.kernel.nats_faults import NATS_FAULTS
-from services.kernel.stream.attempt_changes import Attempts
 
 T = TypeVar("T")
-Change = Callable[[Attempts], Attempts]
+Change = Callable[[AttemptHistory], AttemptHistory]
 
 _WRITES_MAX: Final = 5
 """Tries of one change: a term is in few hands, and a bucket that is away is no place to wait."""
@@ -52,12 +51,15 @@ class AttemptRecord:
         return True
 
     async def change(self, change: Change) -> None:
-        """Applies a change to the newest state and writes it, unless it changes nothing."""
+        """Applies a change to the newest state and writes it, unless it changes nothing.
+
+        What `change` raises passes, and nothing is written.
+        """
         for _ in range(_WRITES_MAX):
             if not self.is_known:
                 await self.load()
-            attempts = change(self.history.attempts)
-            if attempts == self.history.attempts or await self._write(attempts):
+            history = change(self.history)
+            if history == self.history or await self._write(history):
                 return
         raise Outage(f"the record {self._key} can't be written, or others write it all the time")
 
@@ -73,9 +75,8 @@ class AttemptRecord:
         self._revision = entry.revision or 0
         self.history = AttemptHistory.model_validate_json(entry.value or b"{}")
 
-    async def _write(self, attempts: Attempts) -> bool:
+    async def _write(self, history: AttemptHistory) -> bool:
         """False when somebody else wrote, or when it is not known whether this was written."""
-        history = AttemptHistory(attempts=attempts)
         revision, self._revision = self._revision, None
         try:
             self._revision = await _guarded(

@@ -1,34 +1,37 @@
 """Our count of attempts, and the ledger of paid calls: one KV record a term and service.
 
 A record is written before a call and settled after it, so a process that dies leaves a trace: an
-attempt `started` and never settled. The server's delivery count can't do this (it rises when a
-replica stops and can fall back after a crash).
+attempt `started` and never settled. The server's delivery count rises when a replica stops, too.
 
 A message can be in two hands at once, when a replica was cut off from the server for longer than
-ack_wait. Whoever begins a call then finds the other's open: it becomes `uncertain`, and stays so
-when its answer comes after all, with what it cost.
+ack_wait, or when a consumer was made anew. What both may decide is decided by a write to this
+record: who begins a call closes the calls that are open, who gives the term up closes everything,
+and who publishes says so before. Whoever finds its own closed leaves the message to the other.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
-from typing import Any, Protocol
 
 from nats.js.kv import KeyValue
 
 from services.kernel import topology
-from services.kernel.contracts.attempt import Attempt, AttemptHistory, Outcome
-from services.kernel.contracts.provenance import Usage
+from services.kernel.contracts.attempt import Attempt, AttemptHistory, GivenUp, Outcome
 from services.kernel.errors import BatchCancelled, PermanentError, PipelineError
 from services.kernel.stream.attempt_changes import (
+    Attempts,
+    PaidFor,
     appended,
     begun,
+    closed,
     failed,
+    in_vain,
+    is_answered,
+    now,
     put_off,
     settled,
-    taken_over,
+    settlement_of,
     unmarked,
     was_taken_over,
 )
@@ -40,20 +43,8 @@ class AlreadyDone(PipelineError):
     """The term has ended in this service already; there is nothing left to do or to pay."""
 
 
-class PaidFor(Protocol):
-    """What the ledger records of a completion; `call_id` is the attempt that it came from."""
-
-    @property
-    def call_id(self) -> str | None: ...
-
-    @property
-    def model(self) -> str: ...
-
-    @property
-    def generation_id(self) -> str | None: ...
-
-    @property
-    def usage(self) -> Usage: ...
+class TakenOver(PipelineError):
+    """Somebody else has the message now, and decides what becomes of it: leave it unanswered."""
 
 
 class AttemptLedger:
@@ -80,6 +71,7 @@ class AttemptLedger:
         self._has_ended = has_ended
         self._is_cancelled = is_cancelled
         self._open: str | None = None
+        self._own: set[str] = set()
 
     @property
     def history(self) -> AttemptHistory:
@@ -95,16 +87,48 @@ class AttemptLedger:
         """This delivery has an attempt of its own on record."""
         return self._open is not None
 
-    @property
-    def was_taken_over(self) -> bool:
-        """Somebody else has the message now, and decides what becomes of it."""
-        return self._open is not None and was_taken_over(self.history.attempts, self._open)
+    async def give_up(self, reason: str) -> None:
+        """Before the term's end is written: from now on no other hand can publish a result.
 
-    async def take_over(self) -> None:
-        """Before the term is given up: a call that another hand has open can't publish any more."""
-        if self._record.is_known:
-            own = self._open
-            await self._record.change(lambda attempts: taken_over(attempts, own))
+        Raises TakenOver when one is about to.
+        """
+        if not self._record.is_known:
+            return  # Nobody has worked on it.
+
+        def change(history: AttemptHistory) -> AttemptHistory:
+            others = [
+                a
+                for a in history.attempts
+                if a.replay == self._replay and a.id not in self._own and is_answered(a)
+            ]
+            if others and in_vain(history.attempts, self._replay) < self._max_attempts:
+                raise TakenOver("another hand has its answer")
+            given_up = GivenUp(replay=self._replay, reason=reason)
+            attempts = closed(history.attempts, self._open)
+            return history.model_copy(update={"attempts": attempts, "given_up": given_up})
+
+        self.check_mine()
+        await self._record.change(change)
+
+    async def conclude(self) -> None:
+        """Before a result is published: from now on no other hand can give the term up.
+
+        Raises TakenOver when one has.
+        """
+        if self._open is not None and self._current_fingerprint() is None:
+            await self._record.change(self._concluded)
+        self.check_mine()
+
+    def _concluded(self, history: AttemptHistory) -> AttemptHistory:
+        if history.is_given_up(self._replay):
+            raise TakenOver("another hand has given it up")
+        done = settled(history.attempts, self._current(), settlement_of("cached", None, None))
+        return history.model_copy(update={"attempts": done})
+
+    def check_mine(self) -> None:
+        """Raises TakenOver when another hand decides what becomes of the message."""
+        if self._open and was_taken_over(self.history.attempts, self._open):
+            raise TakenOver("another hand has taken it over")
 
     async def reopen(self) -> None:
         """Reads what earlier deliveries left.
@@ -117,10 +141,16 @@ class AttemptLedger:
 
     async def _check_open(self) -> None:
         await self._check_ended()
-        in_vain = self._in_vain()
-        if in_vain >= self._max_attempts:
+        given_up = self.history.given_up
+        if given_up and self.history.is_given_up(self._replay):
             raise PermanentError(
-                f"given up after {in_vain} attempts that ended without an answer; "
+                "given up before, by a process that ended before it was written",
+                reason=given_up.reason,
+            )
+        used = in_vain(self.history.attempts, self._replay, self._own)
+        if used >= self._max_attempts:
+            raise PermanentError(
+                f"given up after {used} attempts that ended without an answer; "
                 "handling it may have ended its process each time",
                 reason="attempts_used_up",
             )
@@ -150,21 +180,28 @@ class AttemptLedger:
             if not self._has(call):  # It may be there all the same: the answer was lost.
                 await self._check_open()
         marked = self._open if self._current_fingerprint() is None else None
-        await self._record.change(lambda attempts: begun(attempts, call, marked))
+        await self._record.change(lambda history: self._begun(history, call, marked))
         self._open = call.id
         return call.id
+
+    def _begun(self, history: AttemptHistory, call: Attempt, marked: str | None) -> AttemptHistory:
+        if history.is_given_up(self._replay):
+            raise TakenOver("another hand has given it up")
+        if in_vain(history.attempts, self._replay, self._own) >= self._max_attempts:
+            raise TakenOver("another hand has its last attempt")
+        return history.model_copy(update={"attempts": begun(history.attempts, call, marked)})
 
     async def settle(
         self, outcome: Outcome, *, paid_for: PaidFor | None = None, error: str | None = None
     ) -> None:
         """Records how the call that was begun ended, and what was paid for it."""
-        settlement = _settlement(outcome, paid_for, error)
-        own = self._own()
+        settlement = settlement_of(outcome, paid_for, error)
+        own = self._current()
         if outcome == "throttled":
-            await self._record.change(lambda attempts: put_off(attempts, own, settlement))
+            await self._change(lambda attempts: put_off(attempts, own, settlement))
             self._open = None
         else:
-            await self._record.change(lambda attempts: settled(attempts, own, settlement))
+            await self._change(lambda attempts: settled(attempts, own, settlement))
 
     async def recover(self, completion: PaidFor) -> bool:
         """True when a completion in the cache was paid for by a call of this very term.
@@ -177,65 +214,63 @@ class AttemptLedger:
             await self._record.load()
             if self.history.attempts:
                 await self._check_ended()
+                await self.mark_started()
         own = [a for a in self.history.attempts if a.id and a.id == completion.call_id]
         if own and own[0].outcome == "started":
-            settlement = _settlement("billed", completion, None)
-            await self._record.change(lambda attempts: settled(attempts, own[0].id, settlement))
+            settlement = settlement_of("billed", completion, None)
+            await self._change(lambda attempts: settled(attempts, own[0].id, settlement))
         return bool(own)
 
     async def fail(self, error: str) -> None:
         """Notes why this delivery failed, on its attempt or on a new one without a call."""
-        now = _now()
+        ended_at = now()
         if self._open is None:
             failure = self._new().model_copy(
-                update={"outcome": "failed", "error": error, "finished_at": now}
+                update={"outcome": "failed", "error": error, "finished_at": ended_at}
             )
             await self._append(failure)
         else:
-            own = self._own()
-            await self._record.change(lambda attempts: failed(attempts, own, error, now))
+            own = self._current()
+            await self._change(lambda attempts: failed(attempts, own, error, ended_at))
 
     async def take_back(self) -> None:
         """Uncounts an attempt that was only marked: a call that was begun stays on record."""
         if self._open is None or self._current_fingerprint() is not None:
             return
-        own = self._own()
-        await self._record.change(lambda attempts: unmarked(attempts, own))
+        own = self._current()
+        await self._change(lambda attempts: unmarked(attempts, own))
         self._open = None
 
     async def _append(self, attempt: Attempt) -> None:
-        await self._record.change(lambda attempts: appended(attempts, attempt))
+        await self._change(lambda attempts: appended(attempts, attempt))
         self._open = attempt.id
 
+    async def _change(self, change: Callable[[Attempts], Attempts]) -> None:
+        await self._record.change(
+            lambda history: history.model_copy(update={"attempts": change(history.attempts)})
+        )
+
     def _new(self, fingerprint: str | None = None) -> Attempt:
+        id_ = secrets.token_hex(4)
+        self._own.add(id_)
         return Attempt(
-            id=secrets.token_hex(4),
+            id=id_,
             replay=self._replay,
             outcome="started",
             fingerprint=fingerprint,
-            started_at=_now(),
+            started_at=now(),
         )
 
     def _has(self, attempt: Attempt) -> bool:
         return any(a.id == attempt.id for a in self.history.attempts)
 
-    def _own(self) -> str:
+    def _current(self) -> str:
         assert self._open is not None, "settled a call that was never begun"  # noqa: S101
         return self._open
 
     def _current_fingerprint(self) -> str | None:
         own = (a.fingerprint for a in self.history.attempts if a.id == self._open)
         return next(own, None) if self._open else None
-
-    def _in_vain(self) -> int:
-        """Attempts since the last replay, or since the last answer: the rest of its way is free,
-        and a term that was paid for has as many tries for that as it had for the answer."""
-        attempts = [a for a in self.history.attempts if a.replay == self._replay]
-        answered = [
-            i for i, a in enumerate(attempts, 1) if a.outcome == "billed" and a.error is None
-        ]
-        since = attempts[answered[-1] if answered else 0 :]
-        return sum(attempt.outcome != "throttled" for attempt in since)
 
 
 class AttemptStore:
@@ -263,20 +298,3 @@ class AttemptStore:
             has_ended=has_ended,
             is_cancelled=is_cancelled,
         )
-
-
-def _settlement(outcome: Outcome, paid_for: PaidFor | None, error: str | None) -> dict[str, Any]:
-    settlement: dict[str, Any] = {"outcome": outcome, "error": error, "finished_at": _now()}
-    if paid_for is not None:
-        settlement |= {
-            "model": paid_for.model,
-            "generation_id": paid_for.generation_id,
-            "prompt_tokens": paid_for.usage.prompt_tokens,
-            "completion_tokens": paid_for.usage.completion_tokens,
-            "cost_usd": paid_for.usage.cost_usd,
-        }
-    return settlement
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

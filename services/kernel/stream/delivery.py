@@ -25,7 +25,12 @@ from services.kernel.errors import BatchCancelled, Outage, PermanentError
 from services.kernel.holding import Holding
 from services.kernel.metrics import Metrics
 from services.kernel.nats_faults import NATS_FAULTS
-from services.kernel.stream.attempts import AlreadyDone, AttemptLedger, AttemptStore
+from services.kernel.stream.attempts import (
+    AlreadyDone,
+    AttemptLedger,
+    AttemptStore,
+    TakenOver,
+)
 from services.kernel.stream.dead_letters import CANCELLED, dead_letter, subject_of
 from services.kernel.stream.endings import Endings
 from services.kernel.stream.in_hand import InHand
@@ -39,10 +44,6 @@ from services.kernel.stream.incoming import (
 from services.kernel.stream.outgoing import Publisher
 from services.kernel.stream.retry import GiveUp, Retry, RetryPolicy
 from services.kernel.stream.trace import Trace
-
-
-class _TakenOver(Exception):
-    """The message is in another hand by now: any answer of ours would be about that delivery."""
 
 
 class Handler(Protocol):
@@ -112,7 +113,7 @@ class Delivery:
                 outcome = await self._carry(incoming, identity, ledger, trace)
             except AlreadyDone:
                 outcome = "duplicate"
-            except _TakenOver:
+            except TakenOver:
                 self._note_taken_over()
                 return
             except Exception as error:
@@ -133,8 +134,7 @@ class Delivery:
             await ledger.mark_started()
             bind_contextvars(attempt=ledger.used)
         outgoing = await self._handle(incoming, ledger)
-        if ledger.was_taken_over:
-            raise _TakenOver
+        await self._holding.until_written(ledger.conclude)
         if outgoing is None:
             return "published"
         headers = {topology.TRACEPARENT: trace.header()}
@@ -155,7 +155,7 @@ class Delivery:
         """When even the answer fails, the server's ack clock hands the message out again."""
         try:
             await self._decide(message, incoming, identity, ledger, error)
-        except _TakenOver:
+        except TakenOver:
             self._note_taken_over()
         except Exception as second:
             self._log.warning(
@@ -175,8 +175,7 @@ class Delivery:
         error: Exception,
     ) -> None:
         verdict = await self._verdict(incoming, ledger, error)
-        if ledger.was_taken_over:
-            raise _TakenOver from error
+        ledger.check_mine()
         match verdict:
             case GiveUp(reason):
                 await self._end(incoming, identity, ledger, error, reason)
@@ -200,7 +199,7 @@ class Delivery:
         reason: str,
     ) -> None:
         """Writes the record of a term that became nothing; one that stands is left as it is."""
-        await ledger.take_over()
+        await self._holding.until_written(lambda: ledger.give_up(reason))
         if await self._endings.is_superseded(incoming) or await self._endings.has_ended(
             identity, incoming.replay
         ):
