@@ -28,6 +28,8 @@ from services.kernel.loop_lag import watch_loop
 from services.kernel.metrics import Metrics
 from services.kernel.nats_faults import NATS_FAULTS
 from services.kernel.probes import serve_probes
+from services.kernel.provisioning.provision import consumer_config, provision
+from services.kernel.provisioning.watching import Watch
 from services.kernel.settings import KernelSettings
 from services.kernel.stream.attempts import AttemptStore
 from services.kernel.stream.cancellations import Cancellations
@@ -38,9 +40,7 @@ from services.kernel.stream.fetching import note_fetched
 from services.kernel.stream.in_hand import InHand
 from services.kernel.stream.incoming import Identity, Incoming, identity_of_subject
 from services.kernel.stream.outgoing import Publisher
-from services.kernel.stream.provision import consumer_config, provision
 from services.kernel.stream.retry import RetryPolicy
-from services.kernel.stream.watching import Watch
 
 _PULL_TIMEOUT_S = 5.0
 _PROVISIONING_POLL_S = 1.0

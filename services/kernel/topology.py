@@ -1,6 +1,6 @@
 """The table of subjects, streams, consumers and buckets. Everything that names one gets it here.
 
-Nothing here talks to a server; `kernel.stream.provision` makes it so.
+Nothing here talks to a server; `kernel.provisioning.provision` makes it so.
 """
 
 from __future__ import annotations

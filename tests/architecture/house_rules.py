@@ -19,7 +19,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     **{f"kernel.{room}": tuple(f"kernel.{r}" for r in GROUND + FLOOR_2) for room in FLOOR_2},
     "kernel.llm": tuple(f"kernel.{r}" for r in (*GROUND, *FLOOR_2, "llm")),
     "kernel.stream": tuple(f"kernel.{r}" for r in (*GROUND, *FLOOR_2, "stream")),
-    "kernel.app": tuple(f"kernel.{r}" for r in (*GROUND, *FLOOR_2, "llm", "stream")),
+    "kernel.provisioning": tuple(f"kernel.{r}" for r in (*GROUND, *FLOOR_2, "provisioning")),
+    "kernel.app": tuple(
+        f"kernel.{r}" for r in (*GROUND, *FLOOR_2, "llm", "stream", "provisioning")
+    ),
     **{service: ("kernel.*", service) for service in SERVICES},
     "simulator": ("kernel.*", "simulator"),
     "cli": ("kernel.*", *SERVICES, "simulator", "cli"),

@@ -13,8 +13,8 @@ from promises import Evidence, assert_promises, record_figures, words
 from running_pipeline import Pipeline, running_pipeline, until
 
 from services.kernel import topology
+from services.kernel.provisioning.provision import consumer_config
 from services.kernel.settings import NatsSettings
-from services.kernel.stream.provision import consumer_config
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 

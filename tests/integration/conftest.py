@@ -11,8 +11,8 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from services.cli.machine.nats_server import EmbeddedServer, free_port
+from services.kernel.provisioning.provision import provision
 from services.kernel.settings import NatsSettings
-from services.kernel.stream.provision import provision
 
 
 @pytest.fixture

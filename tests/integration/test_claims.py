@@ -14,8 +14,8 @@ from nats.js.kv import KeyValue
 from services.kernel import topology
 from services.kernel.errors import Outage
 from services.kernel.llm.claims import BucketClaims
+from services.kernel.provisioning.provision import provision
 from services.kernel.settings import NatsSettings
-from services.kernel.stream.provision import provision
 
 TTL_S = 1.0
 

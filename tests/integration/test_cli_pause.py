@@ -18,15 +18,15 @@ from running_pipeline import environment
 
 from services.cli.machine.nats_server import EmbeddedServer, free_port
 from services.kernel import topology
-from services.kernel.settings import NatsSettings
-from services.kernel.stream.pausing import (
+from services.kernel.provisioning.pausing import (
     consumer_state,
     is_open_ended,
     pause,
     paused_services,
     resume,
 )
-from services.kernel.stream.provision import provision
+from services.kernel.provisioning.provision import provision
+from services.kernel.settings import NatsSettings
 
 SETTINGS = NatsSettings(stream_max_mib=64)
 

@@ -21,10 +21,10 @@ from services.kernel.errors import (
     Throttled,
     TransientError,
 )
+from services.kernel.provisioning.provision import provision
 from services.kernel.settings import NatsSettings
 from services.kernel.stream.attempts import AttemptLedger
 from services.kernel.stream.incoming import Incoming, Outgoing, read_delivery
-from services.kernel.stream.provision import provision
 from services.kernel.stream.retry import RetryPolicy
 from services.kernel.stream.trace import Trace
 

@@ -19,10 +19,10 @@ from nats.js.api import (
 from nats.js.errors import APIError, NotFoundError
 
 from services.kernel import topology
+from services.kernel.provisioning.drift import Drift
+from services.kernel.provisioning.provision import provision
 from services.kernel.settings import NatsSettings
-from services.kernel.stream.drift import Drift
 from services.kernel.stream.outgoing import is_duplicate
-from services.kernel.stream.provision import provision
 
 SETTINGS = NatsSettings(stream_max_mib=64)
 NAMES = [s.name for s in topology.STREAMS] + [f"KV_{b.name}" for b in topology.BUCKETS]

@@ -12,9 +12,9 @@ from nats.js.errors import APIError
 
 from services.kernel import topology
 from services.kernel.errors import Outage, PermanentError
+from services.kernel.provisioning.provision import stream_config
 from services.kernel.settings import NatsSettings
 from services.kernel.stream.outgoing import Publisher, is_duplicate
-from services.kernel.stream.provision import stream_config
 
 SUBJECT = topology.analyzed_subject("b1", "t1")
 

@@ -33,6 +33,7 @@ from services.cli.machine.nats_server import EmbeddedServer, binary, free_port
 from services.kernel import topology
 from services.kernel.app import Connected, Frame, Service
 from services.kernel.metrics import Metrics
+from services.kernel.provisioning.provision import provision
 from services.kernel.settings import (
     HttpSettings,
     KernelSettings,
@@ -45,7 +46,6 @@ from services.kernel.stream.checkpoint import Checkpoint
 from services.kernel.stream.fetching import note_fetched
 from services.kernel.stream.in_hand import InHand
 from services.kernel.stream.incoming import Incoming, Outgoing
-from services.kernel.stream.provision import provision
 
 Handle = Callable[[Incoming, AttemptLedger], Any]
 GROUPS = pytest.mark.parametrize("fetch_size", [1, 20], ids=["one by one", "in groups"])

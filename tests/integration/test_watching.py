@@ -11,10 +11,10 @@ from structlog.testing import capture_logs
 from test_service_app import accept, analyses, running, settings_for, stage1_service
 
 from services.kernel import topology
+from services.kernel.provisioning.pausing import pause, resume
+from services.kernel.provisioning.provision import provision
+from services.kernel.provisioning.watching import Watch, used_by
 from services.kernel.settings import KernelSettings, NatsSettings
-from services.kernel.stream.pausing import pause, resume
-from services.kernel.stream.provision import provision
-from services.kernel.stream.watching import Watch, used_by
 
 SETTINGS = NatsSettings(stream_max_mib=64, watch_interval_s=1)
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from nats.js.api import Header, StreamConfig
 
 from services.kernel import topology
+from services.kernel.provisioning.provision import bucket_config, stream_config
 from services.kernel.settings import NatsSettings
-from services.kernel.stream.provision import bucket_config, stream_config
 
 Headers = Mapping[str, str]
 _DIRECT_GET = "$JS.API.DIRECT.GET."

@@ -16,9 +16,9 @@ from services.cli.common import (
     print_json,
     run,
 )
+from services.kernel.provisioning.drift import Drift
+from services.kernel.provisioning.provision import provision
 from services.kernel.settings import KernelSettings, load_settings
-from services.kernel.stream.drift import Drift
-from services.kernel.stream.provision import provision
 from services.kernel.stream.reading import connected
 
 cli = typer.Typer(add_completion=False)

@@ -10,7 +10,7 @@ from nats.js import JetStreamContext
 from services.cli.common import DataOption, JsonOption, NatsOption, nats_url, out, print_json
 from services.cli.machine.pauses import services_named
 from services.cli.session import reported, with_jetstream
-from services.kernel.stream.pausing import paused_services, resume
+from services.kernel.provisioning.pausing import paused_services, resume
 from services.kernel.topology import ServiceName
 
 cli = typer.Typer(add_completion=False)

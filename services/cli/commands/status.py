@@ -30,7 +30,7 @@ from services.cli.submitting.batch_status import (
     known_batches,
     unknown_batch,
 )
-from services.kernel.stream.pausing import Paused, paused_services
+from services.kernel.provisioning.pausing import Paused, paused_services
 
 cli = typer.Typer(add_completion=False)
 

@@ -22,7 +22,12 @@ from services.cli.submitting.batch_status import BatchStatus, batch_status, know
 from services.kernel import topology
 from services.kernel.errors import Outage
 from services.kernel.nats_faults import NATS_FAULTS
-from services.kernel.stream.pausing import ConsumerState, consumer_state, pause, paused_services
+from services.kernel.provisioning.pausing import (
+    ConsumerState,
+    consumer_state,
+    pause,
+    paused_services,
+)
 from services.kernel.topology import SERVICES, ServiceName
 
 _INTERVAL_S: Final = 0.25

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from services.kernel.errors import SettingsError
-from services.kernel.stream.pausing import is_open_ended, until_words
+from services.kernel.provisioning.pausing import is_open_ended, until_words
 from services.kernel.topology import SERVICES, ServiceName
 
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

@@ -12,9 +12,9 @@ from services.cli.letters.letters import Wanted, read_letters
 from services.cli.machine.machine_checks import Finding
 from services.kernel.errors import SettingsError
 from services.kernel.nats_faults import NATS_FAULTS
+from services.kernel.provisioning.pausing import paused_services, until_words
+from services.kernel.provisioning.provision import provision
 from services.kernel.settings import KernelSettings, NatsSettings, load_settings
-from services.kernel.stream.pausing import paused_services, until_words
-from services.kernel.stream.provision import provision
 from services.kernel.stream.reading import connected
 
 _TIMEOUT_S: Final = 5.0

@@ -14,8 +14,8 @@ import structlog
 from services.cli.machine.storage import Storage
 from services.kernel.errors import SettingsError
 from services.kernel.nats_faults import NATS_FAULTS
+from services.kernel.provisioning.provision import provision
 from services.kernel.settings import KernelSettings, load_settings
-from services.kernel.stream.provision import provision
 from services.kernel.stream.reading import connected
 
 _TIMEOUT_S = 10.0

@@ -25,7 +25,7 @@ from services.kernel import topology
 from services.kernel.contracts.dead_letter import DeadLetter
 from services.kernel.errors import Outage
 from services.kernel.nats_faults import NATS_FAULTS
-from services.kernel.stream.pausing import Paused, paused_services
+from services.kernel.provisioning.pausing import Paused, paused_services
 from services.kernel.stream.reading import messages_of
 
 _INTERVAL_S: Final = 0.5

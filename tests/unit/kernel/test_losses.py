@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.kernel import topology
-from services.kernel.stream.losses import consequence, feeder_of
+from services.kernel.provisioning.losses import consequence, feeder_of
 
 CACHE = "KV_COMPLETIONS"
 EVERYTHING = {s.name for s in topology.STREAMS} | {f"KV_{b.name}" for b in topology.BUCKETS}

@@ -16,9 +16,9 @@ from nats.js.errors import NotFoundError
 
 from services.kernel import topology
 from services.kernel.nats_faults import NATS_FAULTS
+from services.kernel.provisioning.pausing import consumer_state, until_words
+from services.kernel.provisioning.provision import provision
 from services.kernel.settings import NatsSettings
-from services.kernel.stream.pausing import consumer_state, until_words
-from services.kernel.stream.provision import provision
 from services.kernel.topology import ServiceName
 
 _WRITES: Final[dict[ServiceName, topology.Stream]] = {

@@ -24,10 +24,10 @@ from nats.js.api import (
 from nats.js.errors import NotFoundError
 
 from services.kernel import topology
+from services.kernel.provisioning.altering import update_consumer, update_stream
+from services.kernel.provisioning.drift import Drift, differing
+from services.kernel.provisioning.losses import consequence, feeder_of
 from services.kernel.settings import NatsSettings
-from services.kernel.stream.altering import update_consumer, update_stream
-from services.kernel.stream.drift import Drift, differing
-from services.kernel.stream.losses import consequence, feeder_of
 
 _DAY_S = 86_400.0
 _DUPLICATE_WINDOW_S = 120.0

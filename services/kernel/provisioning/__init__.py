@@ -1,0 +1,1 @@
+"""What the server holds: made, compared, repaired, watched, paused. No message passes here."""
