@@ -17,6 +17,7 @@ from model.world import World
 
 from services.kernel import topology
 from services.kernel.contracts.attempt import Attempt
+from services.kernel.stream.attempt_changes import TAKEN_OVER, is_answered
 
 _UNKNOWN = ("started", "uncertain", "failed")
 
@@ -112,31 +113,32 @@ def _every_call_recorded(world: World) -> Iterator[str]:
 
 
 def _attempts_bounded(world: World) -> Iterator[str]:
-    """So many for the answer, and as many deaths on the rest of the way, which costs nothing."""
+    """So many for an answer, and as many deaths on the rest of the way, which costs nothing."""
     for key, history in world.ledgers().items():
         for replay in {attempt.replay for attempt in history.attempts}:
-            for part, attempts in _around_the_answer(history.attempts, replay).items():
-                if len(attempts) > POLICY.max_attempts:
-                    yield f"P3 {key}: {len(attempts)} attempts {part} at replay {replay}"
+            for stretch in _stretches(history.attempts, replay):
+                if len(stretch) > POLICY.max_attempts:
+                    yield f"P3 {key}: {len(stretch)} attempts in a row at replay {replay}"
     for letter in world.letters():
-        after = _around_the_answer(letter.record.history.attempts, letter.replays)["after"]
-        if _is_answered(letter.record.history.attempts) and len(after) < POLICY.max_attempts:
+        *answered, rest = _stretches(letter.record.history.attempts, letter.replays)
+        if answered and len(rest) < POLICY.max_attempts:
             yield f"P3 {letter.address} was paid for and is dead: {letter.record.message}"
 
 
-def _around_the_answer(attempts: Iterable[Attempt], replay: int) -> dict[str, list[Attempt]]:
-    """The attempts of a replay up to its last answer, and those after it; throttled ones are none.
+def _stretches(attempts: Iterable[Attempt], replay: int) -> list[list[Attempt]]:
+    """The attempts of a replay, each stretch up to its answer; the last one has none.
 
-    Without an answer all of them come before it.
+    Throttled ones are none, and no more is a mark that another hand closed: it did nothing.
     """
-    counted = [a for a in attempts if a.replay == replay and a.outcome != "throttled"]
-    answers = [place for place, a in enumerate(counted, 1) if _is_answered([a])]
-    last = answers[-1] if answers else len(counted)
-    return {"before": counted[:last], "after": counted[last:]}
-
-
-def _is_answered(attempts: Iterable[Attempt]) -> bool:
-    return any(a.outcome == "billed" and a.error is None for a in attempts)
+    stretches: list[list[Attempt]] = [[]]
+    for attempt in attempts:
+        is_closed_mark = attempt.fingerprint is None and attempt.error == TAKEN_OVER
+        if attempt.replay != replay or attempt.outcome == "throttled" or is_closed_mark:
+            continue
+        stretches[-1].append(attempt)
+        if is_answered(attempt):
+            stretches.append([])
+    return stretches
 
 
 def _each_asked_once(world: World) -> Iterator[str]:

@@ -14,7 +14,7 @@ from services.kernel.contracts.provenance import Usage
 
 Attempts = tuple[Attempt, ...]
 
-_TAKEN_OVER: Final = "its process ended or was cut off before it was settled"
+TAKEN_OVER: Final = "its process ended or was cut off before it was settled"
 
 
 def appended(attempts: Attempts, attempt: Attempt) -> Attempts:
@@ -39,8 +39,8 @@ def closed(attempts: Attempts, own: str | None) -> Attempts:
     return tuple(a if a.id == own else _taken_over(a) for a in attempts)
 
 
-def was_taken_over(attempts: Attempts, own: str | None) -> bool:
-    return any(a.id == own and a.error == _TAKEN_OVER for a in attempts)
+def was_taken_over(attempts: Attempts, own: str) -> bool:
+    return any(a.id == own and a.error == TAKEN_OVER for a in attempts)
 
 
 def _taken_over(attempt: Attempt) -> Attempt:
@@ -48,7 +48,7 @@ def _taken_over(attempt: Attempt) -> Attempt:
     if attempt.outcome != "started":
         return attempt
     outcome = "uncertain" if attempt.fingerprint else "failed"
-    return attempt.model_copy(update={"outcome": outcome, "error": _TAKEN_OVER})
+    return attempt.model_copy(update={"outcome": outcome, "error": TAKEN_OVER})
 
 
 class PaidFor(Protocol):
@@ -93,7 +93,7 @@ def settled(attempts: Attempts, own: str, settlement: dict[str, Any]) -> Attempt
 
 def _late(attempt: Attempt, settlement: dict[str, Any]) -> dict[str, Any]:
     """An answer that came after somebody else took over is paid for, but is no second success."""
-    if attempt.error != _TAKEN_OVER:
+    if attempt.error != TAKEN_OVER:
         return settlement
     return {**settlement, "outcome": attempt.outcome, "error": attempt.error}
 
