@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from random import Random
 
 from model.books import Books
@@ -128,7 +130,8 @@ class World:
 
     def stop_replica(self, replica: Replica) -> None:
         """As on SIGTERM: time goes on until it has stopped, at most its grace period."""
-        self.loop.finish(replica.stop())
+        with suppress(asyncio.CancelledError):  # It may die of it.
+            self.loop.finish(replica.stop())
 
     def living(self, service: str | None = None) -> list[Replica]:
         return [
