@@ -31,7 +31,7 @@ from services.kernel.probes import serve_probes
 from services.kernel.provisioning.provision import consumer_config, provision
 from services.kernel.provisioning.watching import Watch
 from services.kernel.settings import KernelSettings
-from services.kernel.stream.attempts import AttemptStore
+from services.kernel.stream.attempt_store import AttemptStore
 from services.kernel.stream.cancellations import Cancellations
 from services.kernel.stream.checkpoint import Checkpoint
 from services.kernel.stream.delivery import Delivery, Handler

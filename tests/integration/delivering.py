@@ -17,7 +17,8 @@ from services.kernel import topology
 from services.kernel.contracts.dead_letter import DeadLetter
 from services.kernel.holding import Holding
 from services.kernel.metrics import Metrics
-from services.kernel.stream.attempts import AttemptLedger, AttemptStore
+from services.kernel.stream.attempt_store import AttemptStore
+from services.kernel.stream.attempts import AttemptLedger
 from services.kernel.stream.checkpoint import Checkpoint
 from services.kernel.stream.delivery import Delivery, Handler
 from services.kernel.stream.endings import Endings

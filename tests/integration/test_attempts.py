@@ -16,7 +16,8 @@ from services.kernel import topology
 from services.kernel.contracts.attempt import AttemptHistory
 from services.kernel.contracts.provenance import Usage
 from services.kernel.errors import BatchCancelled, Outage, PermanentError
-from services.kernel.stream.attempts import AlreadyDone, AttemptLedger, AttemptStore, TakenOver
+from services.kernel.stream.attempt_store import AttemptStore
+from services.kernel.stream.attempts import AlreadyDone, AttemptLedger, TakenOver
 from services.kernel.stream.checkpoint import Checkpoint, NoCheckpoint
 from services.kernel.stream.incoming import Identity
 
@@ -256,6 +257,22 @@ async def test_of_two_hands_the_later_one_takes_over_and_no_money_is_forgotten(
     history = await recorded(bucket)
     assert [a.outcome for a in history.attempts] == ["uncertain", "billed"]
     assert history.cost_usd == Decimal("0.003")
+
+
+async def test_who_finds_that_another_hand_was_answered_meanwhile_does_not_ask(
+    bucket: KeyValue,
+) -> None:
+    """What was answered before it looked is another matter: the answer may be lost or unfit now."""
+    first, second, later = opened(bucket), opened(bucket), opened(bucket)
+    await first.begin(PRINT)
+    await second.reopen()
+    await first.settle("billed", paid_for=paid("0.001"))
+    with pytest.raises(TakenOver):
+        await second.begin(PRINT)
+    assert await outcomes(bucket) == ["billed"]
+    await later.reopen()
+    await later.begin(PRINT)
+    assert await outcomes(bucket) == ["billed", "started"]
 
 
 async def test_who_gives_a_term_up_takes_over_from_who_still_asks(bucket: KeyValue) -> None:

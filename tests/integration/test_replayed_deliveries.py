@@ -17,7 +17,7 @@ from services.kernel.contracts.identity import refusal_id
 from services.kernel.errors import PermanentError, ReplyRejected
 from services.kernel.holding import Holding
 from services.kernel.metrics import Metrics
-from services.kernel.stream.attempts import AttemptStore
+from services.kernel.stream.attempt_store import AttemptStore
 from services.kernel.stream.checkpoint import Checkpoint
 from services.kernel.stream.delivery import Delivery, Handler
 from services.kernel.stream.endings import Endings

@@ -117,8 +117,9 @@ def _attempts_bounded(world: World) -> Iterator[str]:
     for key, history in world.ledgers().items():
         for replay in {attempt.replay for attempt in history.attempts}:
             for stretch in _stretches(history.attempts, replay):
-                if len(stretch) > POLICY.max_attempts:
-                    yield f"P3 {key}: {len(stretch)} attempts in a row at replay {replay}"
+                tries = sum(attempt.outcome != "cached" for attempt in stretch)
+                if tries > POLICY.max_attempts:
+                    yield f"P3 {key}: {tries} attempts in a row at replay {replay}"
     for letter in world.letters():
         *answered, rest = _stretches(letter.record.history.attempts, letter.replays)
         if answered and len(rest) < POLICY.max_attempts:

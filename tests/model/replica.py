@@ -23,7 +23,7 @@ from services.kernel.llm.claims import BucketClaims
 from services.kernel.llm.rate_limit import RateLimit
 from services.kernel.metrics import Metrics
 from services.kernel.settings import NatsSettings, StageSettings
-from services.kernel.stream.attempts import AttemptStore
+from services.kernel.stream.attempt_store import AttemptStore
 from services.kernel.stream.checkpoint import Checkpoint
 from services.kernel.stream.delivery import Delivery, Handler
 from services.kernel.stream.endings import Endings

@@ -126,14 +126,20 @@ class Caller:
             await self._settle_billed(ledger, completion, error=_story(error))
             raise
         kept = completion.model_copy(update={"call_id": call_id})
-        is_first = claim.is_held() or await self._holding.until_written(
-            lambda: self._is_first(request, claim, kept)
-        )
         # In this order: who dies in between finds the answer in the cache and settles then.
-        if is_first:
-            await self._holding.until_written(lambda: self._cache.put(request.fingerprint, kept))
+        is_first = await self._holding.until_written(lambda: self._keep(request, claim, kept))
         await self._settle_billed(ledger, completion, is_sure=is_first)
         return completion, reply
+
+    async def _keep(self, request: CompletionRequest, claim: Claim, kept: Completion) -> bool:
+        """Puts the answer into the cache; False when it may not be the only one.
+
+        Looked at before and after: what is held waits long, and a claim does not.
+        """
+        if not claim.is_held() and not await self._is_first(request, claim, kept):
+            return False
+        await self._cache.put(request.fingerprint, kept)
+        return claim.is_held() or await self._is_first(request, claim, kept)
 
     async def _is_first(self, request: CompletionRequest, claim: Claim, kept: Completion) -> bool:
         """Whether an answer whose claim was in doubt is the only one for its fingerprint.

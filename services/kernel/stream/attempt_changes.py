@@ -126,6 +126,11 @@ def is_answered(attempt: Attempt) -> bool:
     return attempt.outcome in ("billed", "cached") and attempt.error is None
 
 
+def answered(attempts: Attempts) -> Set[str]:
+    """The ids of the calls that were answered and paid for."""
+    return {a.id for a in attempts if a.outcome == "billed" and a.error is None}
+
+
 def in_vain(attempts: Attempts, replay: int, own: Set[str] = frozenset()) -> int:
     """Attempts of a replay since its last answer, but for one's own.
 

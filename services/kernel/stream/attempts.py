@@ -12,16 +12,14 @@ and who publishes says so before. Whoever finds its own closed leaves the messag
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 
-from nats.js.kv import KeyValue
-
-from services.kernel import topology
 from services.kernel.contracts.attempt import Attempt, AttemptHistory, GivenUp, Outcome
 from services.kernel.errors import BatchCancelled, PermanentError, PipelineError
 from services.kernel.stream.attempt_changes import (
     Attempts,
     PaidFor,
+    answered,
     appended,
     begun,
     closed,
@@ -72,6 +70,7 @@ class AttemptLedger:
         self._is_cancelled = is_cancelled
         self._open: str | None = None
         self._own: set[str] = set()
+        self._known_answers: Set[str] = frozenset()
 
     @property
     def history(self) -> AttemptHistory:
@@ -140,6 +139,7 @@ class AttemptLedger:
         await self._check_open()
 
     async def _check_open(self) -> None:
+        self._known_answers = answered(self.history.attempts)
         await self._check_ended()
         given_up = self.history.given_up
         if given_up and self.history.is_given_up(self._replay):
@@ -189,6 +189,8 @@ class AttemptLedger:
             raise TakenOver("another hand has given it up")
         if in_vain(history.attempts, self._replay, self._own) >= self._max_attempts:
             raise TakenOver("another hand has its last attempt")
+        if answered(history.attempts) - self._known_answers:
+            raise TakenOver("another hand was answered meanwhile")
         return history.model_copy(update={"attempts": begun(history.attempts, call, marked)})
 
     async def settle(
@@ -271,30 +273,3 @@ class AttemptLedger:
     def _current_fingerprint(self) -> str | None:
         own = (a.fingerprint for a in self.history.attempts if a.id == self._open)
         return next(own, None) if self._open else None
-
-
-class AttemptStore:
-    """Opens the ledger of a delivery."""
-
-    def __init__(self, bucket: KeyValue, service: str) -> None:
-        self._bucket = bucket
-        self._service = service
-
-    def ledger(
-        self,
-        identity: Identity,
-        *,
-        replay: int,
-        max_attempts: int,
-        has_ended: Callable[[], Awaitable[bool]],
-        is_cancelled: Callable[[], bool] = lambda: False,
-    ) -> AttemptLedger:
-        key = topology.attempts_key(self._service, identity.batch, identity.id)
-        return AttemptLedger(
-            AttemptRecord(self._bucket, key),
-            identity,
-            replay=replay,
-            max_attempts=max_attempts,
-            has_ended=has_ended,
-            is_cancelled=is_cancelled,
-        )

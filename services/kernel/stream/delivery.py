@@ -25,12 +25,8 @@ from services.kernel.errors import BatchCancelled, Outage, PermanentError
 from services.kernel.holding import Holding
 from services.kernel.metrics import Metrics
 from services.kernel.nats_faults import NATS_FAULTS
-from services.kernel.stream.attempts import (
-    AlreadyDone,
-    AttemptLedger,
-    AttemptStore,
-    TakenOver,
-)
+from services.kernel.stream.attempt_store import AttemptStore
+from services.kernel.stream.attempts import AlreadyDone, AttemptLedger, TakenOver
 from services.kernel.stream.dead_letters import CANCELLED, dead_letter, subject_of
 from services.kernel.stream.endings import Endings
 from services.kernel.stream.in_hand import InHand

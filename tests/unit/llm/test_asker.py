@@ -290,6 +290,17 @@ async def test_a_success_whose_claim_was_in_doubt_is_sure_when_nobody_else_has_a
     assert asking.cache.completions
 
 
+async def test_a_claim_that_is_lost_while_the_answer_is_held_is_looked_at_again() -> None:
+    """The cache was away for long; somebody else has asked by then."""
+    asking = Asking(completion("yes"))
+    asking.cache.full_for = 1
+    asking.claims.kept = [True, True, True, False]
+    asking.claims.is_free = False
+    await asked(asking)
+    assert asking.journal.count("cache.put") == 1
+    assert asking.ledger.last.outcome == "uncertain"
+
+
 @pytest.mark.parametrize("other", ["asks now", "was answered"])
 async def test_a_success_that_may_be_the_second_is_no_sure_one_and_shows_its_cost(
     other: str,
