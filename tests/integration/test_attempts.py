@@ -324,6 +324,21 @@ async def test_a_term_that_another_hand_has_the_answer_to_is_not_given_up(
     assert await outcomes(bucket) == ["billed", "cached" if is_cached else "billed"]
 
 
+async def test_an_answer_that_was_known_before_keeps_nobody_from_giving_up(
+    bucket: KeyValue,
+) -> None:
+    """Whoever had it is gone, and what was made of it can't be published, or is unfit by now."""
+    ledger = opened(bucket)
+    await ledger.begin(PRINT)
+    await ledger.settle("billed", paid_for=paid("0.001"))
+    later = opened(bucket)
+    await later.reopen()
+    assert later.is_answered
+    await later.mark_started()
+    await later.give_up("too_large")
+    assert (await recorded(bucket)).is_given_up(0)
+
+
 async def test_what_was_given_up_by_a_process_that_died_then_is_given_up_again(
     bucket: KeyValue,
 ) -> None:

@@ -303,6 +303,20 @@ async def test_a_batch_that_is_cancelled_before_the_call_pays_nothing(
     assert record.history.attempts == ()
 
 
+async def test_what_is_paid_for_goes_on_when_its_batch_is_cancelled(js: JetStreamContext) -> None:
+    """Its replica died between the answer and the publish: the rest of its way costs nothing."""
+    stage = await Stage1(js, analyze, cancelled={BATCH}).open()
+    await stage.accept()
+    message = await stage.fetch()
+    dying = stage.ledger()
+    await dying.begin("fingerprint")
+    await dying.settle("billed")
+    await message.nak()
+    await stage.deliver()
+    assert await stage.analysis() is not None
+    await eventually(stage.is_settled)
+
+
 async def test_what_is_finished_stays_when_its_batch_is_cancelled(js: JetStreamContext) -> None:
     stage = await Stage1(js, analyze, cancelled={BATCH}).open()
     await js.publish(topology.analyzed_subject(BATCH, "t1"), b"finished before")

@@ -127,8 +127,8 @@ def is_answered(attempt: Attempt) -> bool:
 
 
 def answered(attempts: Attempts) -> Set[str]:
-    """The ids of the calls that were answered and paid for."""
-    return {a.id for a in attempts if a.outcome == "billed" and a.error is None}
+    """The ids of those that have a result."""
+    return {attempt.id for attempt in attempts if is_answered(attempt)}
 
 
 def in_vain(attempts: Attempts, replay: int, own: Set[str] = frozenset()) -> int:

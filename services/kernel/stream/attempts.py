@@ -95,13 +95,8 @@ class AttemptLedger:
             return  # Nobody has worked on it.
 
         def change(history: AttemptHistory) -> AttemptHistory:
-            others = [
-                a
-                for a in history.attempts
-                if a.replay == self._replay and a.id not in self._own and is_answered(a)
-            ]
-            if others and in_vain(history.attempts, self._replay) < self._max_attempts:
-                raise TakenOver("another hand has its answer")
+            if answered(history.attempts) - self._known_answers - self._own:
+                raise TakenOver("another hand was answered meanwhile")
             given_up = GivenUp(replay=self._replay, reason=reason)
             attempts = closed(history.attempts, self._open)
             return history.model_copy(update={"attempts": attempts, "given_up": given_up})
@@ -128,6 +123,11 @@ class AttemptLedger:
         """Raises TakenOver when another hand decides what becomes of the message."""
         if self._open and was_taken_over(self.history.attempts, self._open):
             raise TakenOver("another hand has taken it over")
+
+    @property
+    def is_answered(self) -> bool:
+        """It was paid for since the last replay: the rest of its way costs nothing."""
+        return any(a.replay == self._replay and is_answered(a) for a in self.history.attempts)
 
     async def reopen(self) -> None:
         """Reads what earlier deliveries left.

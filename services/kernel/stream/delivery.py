@@ -124,7 +124,8 @@ class Delivery:
     ) -> str:
         if identity.batch in self._cancelled:
             await ledger.reopen()
-            raise BatchCancelled(f"batch {identity.batch} was cancelled")
+            if not ledger.is_answered:
+                raise BatchCancelled(f"batch {identity.batch} was cancelled")
         if incoming.redelivered or incoming.replay:
             await ledger.reopen()
             await ledger.mark_started()
