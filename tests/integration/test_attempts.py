@@ -324,6 +324,16 @@ async def test_a_term_that_another_hand_has_the_answer_to_is_not_given_up(
     assert await outcomes(bucket) == ["billed", "cached" if is_cached else "billed"]
 
 
+async def test_an_answer_in_the_cache_makes_no_card_of_what_was_given_up(bucket: KeyValue) -> None:
+    """An old copy, delivered as if for the first time; its dead letter was replayed meanwhile."""
+    ledger = opened(bucket)
+    await ledger.fail("PermanentError: moderated")
+    await ledger.give_up("moderated")
+    with pytest.raises(TakenOver):
+        await opened(bucket).recover(Paid(call_id="another"))
+    assert await outcomes(bucket) == ["failed"]
+
+
 async def test_an_answer_that_was_known_before_keeps_nobody_from_giving_up(
     bucket: KeyValue,
 ) -> None:

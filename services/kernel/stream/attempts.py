@@ -216,6 +216,8 @@ class AttemptLedger:
             await self._record.load()
             if self.history.attempts:
                 await self._check_ended()
+                if self.history.is_given_up(self._replay):
+                    raise TakenOver("it was given up, by a hand that writes that down or has")
                 await self.mark_started()
         own = [a for a in self.history.attempts if a.id and a.id == completion.call_id]
         if own and own[0].outcome == "started":
