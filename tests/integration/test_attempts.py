@@ -334,6 +334,19 @@ async def test_an_answer_in_the_cache_makes_no_card_of_what_was_given_up(bucket:
     assert await outcomes(bucket) == ["failed"]
 
 
+async def test_an_answer_in_the_cache_makes_no_card_of_what_another_copy_has_cancelled(
+    bucket: KeyValue,
+) -> None:
+    cancelling, waiting = opened(bucket, cancelled=True), opened(bucket, cancelled=True)
+    await waiting.recover(Paid(call_id="another"))
+    await cancelling.reopen()
+    await cancelling.give_up("cancelled")
+    with pytest.raises(TakenOver):
+        await waiting.conclude()
+    with pytest.raises(TakenOver):
+        await opened(bucket).recover(Paid(call_id="another"))
+
+
 async def test_an_answer_that_was_known_before_keeps_nobody_from_giving_up(
     bucket: KeyValue,
 ) -> None:

@@ -214,7 +214,7 @@ class AttemptLedger:
         """
         if not self._record.is_known:
             await self._record.load()
-            if self.history.attempts:
+            if self.history.attempts or self.history.given_up or self._is_cancelled():
                 await self._check_ended()
                 if self.history.is_given_up(self._replay):
                     raise TakenOver("it was given up, by a hand that writes that down or has")
