@@ -1,11 +1,17 @@
-"""A bar on standard error for work that is counted."""
+"""Bars on standard error for work that is counted; nothing off a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.progress import Progress
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from services.cli.common import err
 
@@ -16,3 +22,22 @@ def counting_bar(what: str, total: int | None) -> Iterator[Callable[[], None]]:
     with Progress(console=err, disable=not err.is_terminal, transient=True) as progress:
         task = progress.add_task(what, total=total)
         yield lambda: progress.advance(task)
+
+
+@contextmanager
+def figures_bar(what: str) -> Iterator[tuple[Callable[[int, int, str], None], Callable[[], float]]]:
+    """What shows how many of how many are done with some figures, and a clock in seconds."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as progress:
+        task = progress.add_task(what, total=None, figures="")
+
+        def show(done: int, total: int, figures: str) -> None:
+            progress.update(task, total=total, completed=done, figures=figures)
+
+        yield show, progress.get_time

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from nats.js import JetStreamContext
-from nats.js.errors import NotFoundError
 
 from services.kernel import topology
-from services.kernel.errors import Outage
-from services.kernel.nats_faults import NATS_FAULTS
+from services.kernel.stream.checkpoint import standing
 
 
 class AnalysesOnStream:
@@ -19,9 +17,5 @@ class AnalysesOnStream:
     async def read(self, batch: str, term_id: str) -> bytes | None:
         """The event as it was written, None when it is not there. Raises Outage."""
         subject = topology.analyzed_subject(batch, term_id)
-        try:
-            return (await self._js.get_last_msg(topology.ANALYSES.name, subject, direct=True)).data
-        except NotFoundError:
-            return None
-        except NATS_FAULTS as error:
-            raise Outage(f"stream {topology.ANALYSES.name} can't be asked: {error!r}") from error
+        stored = await standing(self._js, topology.ANALYSES.name, subject)
+        return None if stored is None else stored.data

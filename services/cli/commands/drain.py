@@ -8,9 +8,9 @@ from typing import Annotated, Final
 
 import typer
 from nats.js import JetStreamContext
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from services.cli.bar import figures_bar
 from services.cli.common import (
     FAILED,
     DataOption,
@@ -95,15 +95,7 @@ async def _drain(js: JetStreamContext, timeout_s: float | None) -> Drained | Non
 @contextmanager
 def _bar() -> Iterator[Callable[[Mapping[ServiceName, int]], None]]:
     """A bar on standard error of what is open after ingest; nothing off a terminal."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as progress:
-        task = progress.add_task("draining", total=None, figures="")
+    with figures_bar("draining") as (move, _clock):
         most = 0
 
         def show(open_: Mapping[ServiceName, int]) -> None:
@@ -111,7 +103,7 @@ def _bar() -> Iterator[Callable[[Mapping[ServiceName, int]], None]]:
             left = sum(open_[service] for service in AFTER_INGEST)
             most = max(most, left)
             figures = " · ".join(f"{name} {count:,}" for name, count in open_.items())
-            progress.update(task, total=most, completed=most - left, figures=figures)
+            move(most - left, most, figures)
 
         yield show
 

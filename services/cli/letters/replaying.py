@@ -19,13 +19,14 @@ from typing import Final, Literal
 
 from nats.js import JetStreamContext
 from nats.js.api import Header, RawStreamMsg
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import APIError
 
 from services.cli.letters.letters import Letter
 from services.kernel import topology
 from services.kernel.errors import Outage
 from services.kernel.stream.incoming import replay_count
 from services.kernel.stream.outgoing import Publisher
+from services.kernel.stream.reading import last_stored
 
 Replayed = Literal["replayed", "replayed_before", "sent_otherwise"]
 
@@ -55,7 +56,7 @@ async def replay(js: JetStreamContext, letter: Letter, *, payload: bytes | None 
         published = await publisher.publish(subject, body, headers=_headers(letter, stream))
         before = published == "duplicate"
         if before and stream is not None:
-            sent = await _standing(js, stream, subject)  # Another person's, come in between.
+            sent = await last_stored(js, stream, subject)  # Another person's, come in between.
     await js.purge_stream(
         topology.DEAD_LETTERS.name, subject=letter.subject, seq=letter.sequence + 1
     )
@@ -69,20 +70,13 @@ async def _make_way(
     js: JetStreamContext, stream: str, subject: str, replays: int
 ) -> RawStreamMsg | None:
     """Takes the old message off its subject; the one of this replay, when it stands there."""
-    message = await _standing(js, stream, subject)
+    message = await last_stored(js, stream, subject)
     if message is None:
         return None
     if replay_count(message.headers or {}) >= replays:
         return message
     await js.purge_stream(stream, subject=subject, seq=(message.seq or 0) + 1)
     return None
-
-
-async def _standing(js: JetStreamContext, stream: str, subject: str) -> RawStreamMsg | None:
-    try:
-        return await js.get_last_msg(stream, subject, direct=True)
-    except NotFoundError:
-        return None
 
 
 def _headers(letter: Letter, stream: str | None) -> dict[str, str]:

@@ -9,7 +9,6 @@ from typing import Any, Final, Literal
 
 from nats.js import JetStreamContext
 from nats.js.api import RawStreamMsg
-from nats.js.errors import NotFoundError
 
 from services.kernel import topology
 from services.kernel.contracts.batch import (
@@ -21,6 +20,7 @@ from services.kernel.contracts.batch import (
 from services.kernel.stream.reading import (
     BatchCounts,
     count_batch,
+    last_stored,
     subjects_of,
     submission_subjects,
 )
@@ -193,10 +193,7 @@ async def cancellation_of(js: JetStreamContext, batch: str) -> BatchCancelled | 
 
 async def newest_event(js: JetStreamContext, subject: str) -> RawStreamMsg | None:
     """The newest message of a subject on BATCHES."""
-    try:
-        return await js.get_last_msg(topology.BATCHES.name, subject, direct=True)
-    except NotFoundError:
-        return None
+    return await last_stored(js, topology.BATCHES.name, subject)
 
 
 async def known_batches(js: JetStreamContext) -> list[str]:

@@ -10,14 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from nats.js import JetStreamContext
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
+from services.cli.bar import figures_bar
 from services.cli.common import err
 from services.cli.machine.pauses import pauses_line
 from services.cli.submitting.batch_status import BatchStatus, batch_status
@@ -88,27 +82,17 @@ async def wait_for_batch(
 @contextmanager
 def status_bar(batch: str) -> Iterator[Callable[[BatchStatus], None]]:
     """A bar on standard error that each status given to it moves; nothing off a terminal."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as progress:
-        task = progress.add_task(batch, total=None, figures="")
-        clock = progress.get_time
-        begin_s, ended_before = clock(), 0
+    with figures_bar(batch) as (move, clock):
+        begin_s = clock()
+        ended_before: int | None = None
 
         def show(status: BatchStatus) -> None:
             nonlocal ended_before
-            if not progress.tasks[task].total:
+            if ended_before is None:
                 ended_before = status.ended
             elapsed_s = clock() - begin_s
             rate = (status.ended - ended_before) / elapsed_s if elapsed_s > 0 else 0.0
-            progress.update(
-                task, total=status.total, completed=status.ended, figures=figures(status, rate)
-            )
+            move(status.ended, status.total, figures(status, rate))
 
         yield show
 

@@ -46,7 +46,7 @@ class TakenOver(PipelineError):
 
 
 class AttemptLedger:
-    """The attempts for one delivery. Implements `kernel.llm.asker.Ledger`.
+    """The attempts for one delivery. Implements `kernel.llm.calling.Ledger`.
 
     `has_ended` tells whether the term's result or its dead letter stands; it is asked only when
     somebody has worked on this term before. `is_cancelled`: nothing more may be spent on it.
@@ -95,8 +95,7 @@ class AttemptLedger:
             return  # Nobody has worked on it.
 
         def change(history: AttemptHistory) -> AttemptHistory:
-            if answered(history.attempts) - self._known_answers - self._own:
-                raise TakenOver("another hand was answered meanwhile")
+            self._check_unanswered(history)
             given_up = GivenUp(replay=self._replay, reason=reason)
             attempts = closed(history.attempts, self._open)
             return history.model_copy(update={"attempts": attempts, "given_up": given_up})
@@ -114,10 +113,18 @@ class AttemptLedger:
         self.check_mine()
 
     def _concluded(self, history: AttemptHistory) -> AttemptHistory:
-        if history.is_given_up(self._replay):
-            raise TakenOver("another hand has given it up")
+        self._check_kept(history)
         done = settled(history.attempts, self._current(), settlement_of("cached", None, None))
         return history.model_copy(update={"attempts": done})
+
+    def _check_kept(self, history: AttemptHistory) -> None:
+        if history.is_given_up(self._replay):
+            raise TakenOver("another hand has given it up, and writes that down")
+
+    def _check_unanswered(self, history: AttemptHistory) -> None:
+        """What was answered before this hand looked may be lost or unfit by now."""
+        if answered(history.attempts) - self._known_answers - self._own:
+            raise TakenOver("another hand was answered meanwhile")
 
     def check_mine(self) -> None:
         """Raises TakenOver when another hand decides what becomes of the message."""
@@ -185,12 +192,10 @@ class AttemptLedger:
         return call.id
 
     def _begun(self, history: AttemptHistory, call: Attempt, marked: str | None) -> AttemptHistory:
-        if history.is_given_up(self._replay):
-            raise TakenOver("another hand has given it up")
+        self._check_kept(history)
         if in_vain(history.attempts, self._replay, self._own) >= self._max_attempts:
             raise TakenOver("another hand has its last attempt")
-        if answered(history.attempts) - self._known_answers:
-            raise TakenOver("another hand was answered meanwhile")
+        self._check_unanswered(history)
         return history.model_copy(update={"attempts": begun(history.attempts, call, marked)})
 
     async def settle(
@@ -216,8 +221,7 @@ class AttemptLedger:
             await self._record.load()
             if self.history.attempts or self.history.given_up or self._is_cancelled():
                 await self._check_ended()
-                if self.history.is_given_up(self._replay):
-                    raise TakenOver("it was given up, by a hand that writes that down or has")
+                self._check_kept(self.history)
                 await self.mark_started()
         own = [a for a in self.history.attempts if a.id and a.id == completion.call_id]
         if own and own[0].outcome == "started":

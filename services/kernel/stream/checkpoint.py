@@ -1,14 +1,23 @@
-"""Asking a first-write-wins stream whether it holds a term already."""
+"""Asking a stream what it holds on a subject, and whether it holds a term already."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from nats.js import JetStreamContext
-from nats.js.errors import NotFoundError
+from nats.js.api import RawStreamMsg
 
 from services.kernel.errors import Outage
 from services.kernel.nats_faults import NATS_FAULTS
+from services.kernel.stream.reading import last_stored
+
+
+async def standing(js: JetStreamContext, stream: str, subject: str) -> RawStreamMsg | None:
+    """The message that stands on a subject, or None. Raises Outage when the stream can't say."""
+    try:
+        return await last_stored(js, stream, subject)
+    except NATS_FAULTS as error:
+        raise Outage(f"stream {stream} can't be asked: {error!r}") from error
 
 
 class Checkpoint:
@@ -23,13 +32,7 @@ class Checkpoint:
 
     async def holds(self, batch: str, id_: str) -> bool:
         """True when the term's result is written. Raises Outage when the stream can't say."""
-        try:
-            await self._js.get_last_msg(self._stream, self._subject_of(batch, id_), direct=True)
-        except NotFoundError:
-            return False
-        except NATS_FAULTS as error:
-            raise Outage(f"stream {self._stream} can't be asked: {error!r}") from error
-        return True
+        return await standing(self._js, self._stream, self._subject_of(batch, id_)) is not None
 
 
 class NoCheckpoint(Checkpoint):

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from nats.js import JetStreamContext
-from nats.js.errors import NotFoundError
 
 from services.kernel import topology
 from services.kernel.contracts.dead_letter import DeadLetter
-from services.kernel.errors import Outage
-from services.kernel.nats_faults import NATS_FAULTS
-from services.kernel.stream.checkpoint import Checkpoint
+from services.kernel.stream.checkpoint import Checkpoint, standing
 from services.kernel.stream.incoming import Identity, Incoming, replay_count
 
 
@@ -34,28 +31,18 @@ class Endings:
         stream = topology.CONSUMERS[self._service].stream
         if not any(s.name == stream and s.first_write_wins for s in topology.STREAMS):
             return False  # A subject of SUBMISSIONS holds many messages.
-        try:
-            standing = await self._js.get_last_msg(stream, incoming.subject, direct=True)
-        except NotFoundError:
-            return True  # Taken off, and about to be published again.
-        except NATS_FAULTS as error:
-            raise Outage(f"stream {stream} can't be asked: {error!r}") from error
-        return standing.seq != incoming.sequence
+        now = await standing(self._js, stream, incoming.subject)
+        # None: taken off, and about to be published again.
+        return now is None or now.seq != incoming.sequence
 
     async def _is_given_up(self, identity: Identity, replay: int) -> bool:
         """A record stands, of its death or of its cancellation; a later replay goes on."""
         place = (self._service, identity.batch, identity.id)
         for subject in (topology.dead_subject(*place), topology.cancelled_subject(*place)):
-            record = await self._record(subject)
-            if record is not None and replay_count(record.original_headers) >= replay:
+            stored = await standing(self._js, topology.DEAD_LETTERS.name, subject)
+            if stored is None:
+                continue
+            record = DeadLetter.from_bytes(stored.data or b"")
+            if replay_count(record.original_headers) >= replay:
                 return True
         return False
-
-    async def _record(self, subject: str) -> DeadLetter | None:
-        try:
-            message = await self._js.get_last_msg(topology.DEAD_LETTERS.name, subject, direct=True)
-        except NotFoundError:
-            return None
-        except NATS_FAULTS as error:
-            raise Outage(f"stream DEAD_LETTERS can't be asked: {error!r}") from error
-        return DeadLetter.from_bytes(message.data or b"")

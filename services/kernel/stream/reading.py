@@ -14,7 +14,7 @@ import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, RawStreamMsg
 from nats.js.errors import NotFoundError
 
 from services.kernel import topology
@@ -134,12 +134,18 @@ async def _subscribed(
             await subscription.unsubscribe()
 
 
-async def last_message(js: JetStreamContext, stream: str, subject: str) -> bytes | None:
-    """The newest message on a subject, or None."""
+async def last_stored(js: JetStreamContext, stream: str, subject: str) -> RawStreamMsg | None:
+    """The newest message on a subject as its stream holds it, or None."""
     try:
-        return (await js.get_last_msg(stream, subject, direct=True)).data
+        return await js.get_last_msg(stream, subject, direct=True)
     except NotFoundError:
         return None
+
+
+async def last_message(js: JetStreamContext, stream: str, subject: str) -> bytes | None:
+    """What the newest message on a subject says, or None."""
+    stored = await last_stored(js, stream, subject)
+    return None if stored is None else stored.data
 
 
 @dataclass(frozen=True)
