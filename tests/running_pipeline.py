@@ -139,6 +139,13 @@ class Pipeline:
             stats: dict[str, Any] = json.load(answer)
             return stats
 
+    def control(self, **changes: Any) -> None:
+        """Changes the simulator's settings while it runs: POST /control."""
+        base_url = self.endpoints["provider"]["base_url"].removesuffix("/api/v1")
+        request = urllib.request.Request(f"{base_url}/control", json.dumps(changes).encode())
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            assert answer.status == 200
+
     def run(self, *arguments: str, exit_code: int | None = 0) -> str:
         """A command on this pipeline; its standard output."""
         done = subprocess.run(

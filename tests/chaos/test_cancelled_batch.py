@@ -23,8 +23,8 @@ pytestmark = [pytest.mark.chaos, pytest.mark.long, pytest.mark.timeout(240)]
 TERMS = 150
 BATCH = "cut"
 FLAGS = ("--latency-ms", "500", "--replicas", "stage1=2,stage2=2")
-SLOWLY = {"CARDFLOW_STAGE1__CONCURRENCY": "4"}
-"""So that a batch takes ten seconds, and commands meet it half done."""
+SLOWLY = {"CARDFLOW_STAGE1__CONCURRENCY": "1"}
+"""So that a batch takes forty seconds, and commands meet it half done."""
 ROLES = ("stage1", "stage2", "exporter", "nats-server")
 
 

@@ -41,13 +41,6 @@ class Sample(NamedTuple):
     answered: Counted
 
 
-def post_control(pipeline: Pipeline, **changes: Any) -> None:
-    base_url = pipeline.endpoints["provider"]["base_url"].removesuffix("/api/v1")
-    request = urllib.request.Request(f"{base_url}/control", json.dumps(changes).encode())
-    with urllib.request.urlopen(request, timeout=5) as answer:
-        assert answer.status == 200
-
-
 def sample(pipeline: Pipeline) -> Sample:
     begin_s = time.monotonic()
     base_url = pipeline.endpoints["provider"]["base_url"].removesuffix("/api/v1")
@@ -128,12 +121,12 @@ def test_dead_letters_replayed_by_two_at_once_and_once_more_are_replayed_once(
     }
     flags = ("--latency-ms", "20", "--jitter-ms", "0")
     with running_pipeline(tmp_path / "data", *flags, settings=settings) as pipeline:
-        post_control(pipeline, malformed_rate=1.0, malformed_kinds=["missing_field"])
+        pipeline.control(malformed_rate=1.0, malformed_kinds=["missing_field"])
         submit(pipeline, tmp_path / "dead.txt", "dead", words[:terms])
         until(lambda: state(pipeline, "dead")["dead"] == terms, within_s=200, what="all died")
         before = pipeline.simulator()["terms"]["analysis"]
         assert len(before) == terms
-        post_control(pipeline, malformed_rate=0.0)
+        pipeline.control(malformed_rate=0.0)
 
         with sampled(pipeline) as samples:
             submit(pipeline, tmp_path / "beside.txt", "beside", words[terms:])

@@ -13,9 +13,9 @@ pytestmark = pytest.mark.timeout(240)
 
 TERMS = 40
 BATCH = "monday"
-FLAGS = ("--latency-ms", "700", "--jitter-ms", "100")
-SLOWLY = {"CARDFLOW_STAGE1__CONCURRENCY": "5"}
-"""So that a batch takes some six seconds, and commands meet it half done."""
+FLAGS = ("--latency-ms", "1000")
+SLOWLY = {"CARDFLOW_STAGE1__CONCURRENCY": "1"}
+"""So that a batch takes forty seconds, and commands meet it half done on a slow machine too."""
 
 
 def status(pipeline: Pipeline) -> dict[str, Any]:
@@ -53,6 +53,7 @@ def test_a_cancelled_batch_costs_nothing_more_and_goes_on_where_it_was(tmp_path:
         assert pipeline.simulator()["calls"] == calls
         before = finished(pipeline)
 
+        pipeline.control(latency_ms=0.0, jitter_ms=0.0)
         undone = pipeline.json("cancel", BATCH, "--undo")
         assert undone == {
             "batch": BATCH,
