@@ -4,6 +4,7 @@
     ├── TransientError      trying again can help; may carry a delay
     │   ├── UncertainCall   a model call was cut off: it may have been billed
     │   └── Outage          one of our own servers or disks is away: uses no attempt
+    │       └── BudgetReached   no money is left for the batch: its terms wait
     ├── Throttled           the provider asked us to wait: no failure of any term
     │   └── ProviderBlocked   … until an operator acts (key refused, credit used up)
     ├── ReplyRejected       the model answered, and the answer is unfit
@@ -39,6 +40,10 @@ class UncertainCall(TransientError):
 
 class Outage(TransientError):
     """NATS, a bucket or the store is away, full or locked. No term's fault: uses up no attempt."""
+
+
+class BudgetReached(Outage):
+    """The budget of a batch is used up: its terms wait until it is raised, others go on."""
 
 
 class Throttled(PipelineError):

@@ -90,7 +90,8 @@ CONSUMERS: Final[dict[ServiceName, Consumer]] = {
 COMPLETIONS: Final = Bucket("COMPLETIONS", "fit completions by fingerprint: the cache", "forever")
 ATTEMPTS: Final = Bucket("ATTEMPTS", "what was tried for a term, and what it cost", "batch")
 CLAIMS: Final = Bucket("CLAIMS", "calls under way, by fingerprint", "claim")
-BUCKETS: Final = (COMPLETIONS, ATTEMPTS, CLAIMS)
+FLEET: Final = Bucket("FLEET", "limits, money and health that all replicas share", "forever")
+BUCKETS: Final = (COMPLETIONS, ATTEMPTS, CLAIMS, FLEET)
 
 # Headers of our messages. Publishers need to set none of them.
 REPLAYS: Final = "Cardflow-Replays"

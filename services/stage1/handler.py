@@ -61,7 +61,7 @@ class AnalyzeTerms:
             return checked_analysis(read_reply(completion.text, AnalysisReply), accepted)
 
         prompt = analysis_prompt(accepted).revised(accepted.revision, stage=1)
-        answer = await self._asker.ask(prompt, parse, ledger)
+        answer = await self._asker.ask(prompt, parse, ledger, accepted)
         return TermAnalyzed(
             accepted=accepted,
             analysis=answer.reply,

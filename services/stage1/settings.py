@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.kernel.settings import ModelSettings, StageSettings
+from services.kernel.model_settings import ModelSettings, StageSettings
 
 
 class Stage1Settings(ModelSettings):

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from services.kernel import topology
 from services.kernel.app import Connected, Service, service_app
 from services.kernel.llm.opening import open_asker
-from services.kernel.settings import load_settings, resolve_provider
+from services.kernel.model_settings import resolve_provider
+from services.kernel.settings import load_settings
 from services.kernel.stream.checkpoint import Checkpoint
 from services.kernel.stream.delivery import Handler
 from services.stage2.handler import WriteCards

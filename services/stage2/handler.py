@@ -36,7 +36,7 @@ class WriteCards:
         accepted = analyzed.accepted
         revision = accepted.revision
         prompt = cards_prompt(analyzed).revised(revision, stage=2)
-        answer = await self._asker.ask(prompt, parse, ledger)
+        answer = await self._asker.ask(prompt, parse, ledger, accepted)
         finished = CardsFinished(
             batch=accepted.batch,
             term_id=accepted.term_id,

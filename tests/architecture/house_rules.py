@@ -12,16 +12,17 @@ SERVICES = ("ingest", "stage1", "stage2", "exporter")
 
 GROUND = ("korean", "errors", "metrics", "logs", "topology", "nats_faults")
 """Floor 1 of the kernel."""
-FLOOR_2 = ("contracts", "settings", "probes", "holding", "loop_lag")
+FLOOR_2 = ("contracts", "settings", "model_settings", "probes", "holding", "loop_lag", "record")
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     **{f"kernel.{room}": tuple(f"kernel.{r}" for r in GROUND) for room in GROUND},
     **{f"kernel.{room}": tuple(f"kernel.{r}" for r in GROUND + FLOOR_2) for room in FLOOR_2},
-    "kernel.llm": tuple(f"kernel.{r}" for r in (*GROUND, *FLOOR_2, "llm")),
+    "kernel.llm": tuple(f"kernel.{r}" for r in (*GROUND, *FLOOR_2, "fleet", "llm")),
+    "kernel.fleet": tuple(f"kernel.{r}" for r in (*GROUND, *FLOOR_2, "fleet")),
     "kernel.stream": tuple(f"kernel.{r}" for r in (*GROUND, *FLOOR_2, "stream")),
     "kernel.provisioning": tuple(f"kernel.{r}" for r in (*GROUND, *FLOOR_2, "provisioning")),
     "kernel.app": tuple(
-        f"kernel.{r}" for r in (*GROUND, *FLOOR_2, "llm", "stream", "provisioning")
+        f"kernel.{r}" for r in (*GROUND, *FLOOR_2, "fleet", "llm", "stream", "provisioning")
     ),
     **{service: ("kernel.*", service) for service in SERVICES},
     "simulator": ("kernel.*", "simulator"),

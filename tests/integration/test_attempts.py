@@ -520,9 +520,9 @@ async def test_a_deleted_record_is_begun_anew(
 async def test_a_bucket_that_is_away_is_an_outage(js: JetStreamContext, bucket: KeyValue) -> None:
     ledger = opened(bucket)
     await js.delete_stream(f"KV_{topology.ATTEMPTS.name}")
-    with pytest.raises(Outage, match="can't be recorded"):
+    with pytest.raises(Outage, match="can't be reached"):
         await ledger.begin(PRINT)
-    with pytest.raises(Outage, match="can't be recorded"):
+    with pytest.raises(Outage, match="can't be reached"):
         await ledger.reopen()
 
 

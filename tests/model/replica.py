@@ -17,12 +17,15 @@ from unit.asking_fakes import access
 from services.kernel import topology
 from services.kernel.holding import Holding
 from services.kernel.llm.asker import Asker
+from services.kernel.llm.budget import NoBudget
 from services.kernel.llm.cache import BucketCache
 from services.kernel.llm.calling import Caller
 from services.kernel.llm.claims import BucketClaims
 from services.kernel.llm.rate_limit import RateLimit
+from services.kernel.llm.routes import SingleRoute
 from services.kernel.metrics import Metrics
-from services.kernel.settings import NatsSettings, StageSettings
+from services.kernel.model_settings import StageSettings
+from services.kernel.settings import NatsSettings
 from services.kernel.stream.attempt_store import AttemptStore
 from services.kernel.stream.checkpoint import Checkpoint
 from services.kernel.stream.delivery import Delivery, Handler
@@ -178,7 +181,7 @@ class Replica:
         limit = RateLimit(0, clock=self._loop.time)
         claims = BucketClaims(_bucket(js, topology.CLAIMS), ttl_s=NATS.ack_wait_s, holder=self.name)
         return Asker(
-            Caller(line, cache, limit, metrics, holding),
+            Caller(SingleRoute(access(), line, limit), NoBudget(), cache, metrics, holding),
             access(),
             cache,
             claims,

@@ -15,13 +15,15 @@ from services.kernel.contracts.provenance import Usage
 from services.kernel.errors import Outage
 from services.kernel.holding import Holding
 from services.kernel.llm.asker import Asker
+from services.kernel.llm.budget import NoBudget
 from services.kernel.llm.calling import Caller
 from services.kernel.llm.claims import Claim
 from services.kernel.llm.prompt import CompletionRequest
 from services.kernel.llm.provider import Completion
 from services.kernel.llm.rate_limit import RateLimit
+from services.kernel.llm.routes import SingleRoute
 from services.kernel.metrics import Metrics
-from services.kernel.settings import ProviderAccess, ProviderKind, StageSettings
+from services.kernel.model_settings import ProviderAccess, ProviderKind, StageSettings
 
 Journal = list[str]
 Scripted = Completion | Exception
@@ -223,13 +225,18 @@ class Asking:
         self.stage = stage or StageSettings()
         self.troubles: list[str | None] = []
         self.holds: list[str | None] = []
-        self.caller = Caller(
+        self.routes = SingleRoute(
+            self.access,
             self.provider,
-            self.cache,
             RateLimit(0, clock=self.time.clock, sleep=self.time.sleep),
+            note_trouble=self.troubles.append,
+        )
+        self.caller = Caller(
+            self.routes,
+            NoBudget(),
+            self.cache,
             self.metrics,
             Holding(self.holds.append, sleep=self.time.sleep),
-            note_trouble=self.troubles.append,
         )
         self.asker = Asker(
             self.caller,

@@ -38,7 +38,8 @@ from services.cli.machine.machine_checks import (
 from services.cli.machine.nats_server import binary
 from services.cli.machine.pipeline_checks import check_nats, check_services, skipped
 from services.kernel.errors import SettingsError
-from services.kernel.settings import ModelSettings, load_settings
+from services.kernel.model_settings import ModelSettings
+from services.kernel.settings import load_settings
 
 _STYLES: Final = {"ok": "green", "warn": "yellow", "fail": "bold red", "skipped": "dim"}
 

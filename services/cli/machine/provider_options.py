@@ -7,14 +7,14 @@ from typing import Annotated, get_args
 import typer
 
 from services.kernel.errors import SettingsError
-from services.kernel.settings import (
+from services.kernel.model_settings import (
     SIMULATOR_URL,
     ModelSettings,
     ProviderAccess,
     ProviderKind,
-    load_settings,
     resolve_provider,
 )
+from services.kernel.settings import load_settings
 
 ProviderOption = Annotated[
     str | None,

@@ -12,15 +12,16 @@ from typing import Generic
 import structlog
 
 from services.kernel.contracts.provenance import StageProvenance
+from services.kernel.contracts.term import TermAccepted
 from services.kernel.errors import ReplyRejected
 from services.kernel.llm.cache import CompletionCache
 from services.kernel.llm.calling import Caller, Ledger, Parse, ReplyT
 from services.kernel.llm.claims import ClaimLost, Claims
-from services.kernel.llm.prompt import CompletionRequest, Prompt, completion_request
+from services.kernel.llm.prompt import Inquiry, Prompt
 from services.kernel.llm.provider import Completion
 from services.kernel.llm.rate_limit import Clock, Sleep
 from services.kernel.metrics import Metrics
-from services.kernel.settings import ProviderAccess, StageSettings
+from services.kernel.model_settings import ProviderAccess, StageSettings
 
 _FIRST_LOOK_S = 0.05
 _LONGEST_LOOK_S = 1.0
@@ -64,21 +65,18 @@ class Asker:
         self._sleep = sleep
         self._log = structlog.get_logger()
 
-    async def ask(self, prompt: Prompt, parse: Parse[ReplyT], ledger: Ledger) -> Answer[ReplyT]:
-        """The parsed reply. `parse` raises ReplyRejected for an unfit one."""
+    async def ask(
+        self, prompt: Prompt, parse: Parse[ReplyT], ledger: Ledger, term: TermAccepted
+    ) -> Answer[ReplyT]:
+        """The parsed reply, on behalf of `term`. `parse` raises ReplyRejected for an unfit one."""
         started_at = datetime.now(UTC)
-        request = completion_request(
-            prompt,
-            self._access,
-            max_tokens=self._stage.max_tokens,
-            temperature=self._stage.temperature,
-        )
-        completion, reply, cached = await self._completed(request, parse, ledger)
+        inquiry = Inquiry(prompt, self._access, self._stage.max_tokens, self._stage.temperature)
+        completion, reply, cached = await self._completed(inquiry, parse, ledger, term)
         history = ledger.history
         provenance = StageProvenance(
             model=completion.model,
             provider=completion.provider,
-            fingerprint=request.fingerprint,
+            fingerprint=inquiry.fingerprint,
             prompt_version=prompt.version,
             generation_id=completion.generation_id,
             cached=cached,
@@ -93,9 +91,10 @@ class Asker:
 
     async def _completed(
         self,
-        request: CompletionRequest,
+        inquiry: Inquiry,
         parse: Parse[ReplyT],
         ledger: Ledger,
+        term: TermAccepted,
     ) -> tuple[Completion, ReplyT, bool]:
         """The completion, its reply, and whether it was in the cache.
 
@@ -103,32 +102,33 @@ class Asker:
         our turn.
         """
         looked_at = self._clock()
-        hit = await self._from_cache(request, parse)
+        hit = await self._from_cache(inquiry, parse)
         self._metrics.cache_asked(hit=hit is not None)
         pause_s = _FIRST_LOOK_S
         while hit is None:
             with suppress(ClaimLost):  # Then it may be theirs after all.
-                async with self._claims.claim(request.fingerprint) as claim:
+                async with self._claims.claim(inquiry.fingerprint) as claim:
                     is_fresh = self._clock() - looked_at < _STALE_LOOK_S
-                    if claim and (is_fresh or not (hit := await self._from_cache(request, parse))):
-                        return (*await self._caller.call(request, parse, ledger, claim), False)
+                    if claim and (is_fresh or not (hit := await self._from_cache(inquiry, parse))):
+                        called = await self._caller.call(inquiry, parse, ledger, claim, term)
+                        return (*called, False)
             if hit is None:
                 await self._sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_LOOK_S)
                 looked_at = self._clock()
-                hit = await self._from_cache(request, parse)
+                hit = await self._from_cache(inquiry, parse)
         completion, reply = hit
         return completion, reply, not await ledger.recover(completion)
 
     async def _from_cache(
-        self, request: CompletionRequest, parse: Parse[ReplyT]
+        self, inquiry: Inquiry, parse: Parse[ReplyT]
     ) -> tuple[Completion, ReplyT] | None:
-        completion = await self._cache.get(request.fingerprint)
+        completion = await self._cache.get(inquiry.fingerprint)
         hit = None
         try:
             if completion is not None:
                 hit = completion, parse(completion)
         except ReplyRejected as error:
             # The checks have become stricter since it was put in.
-            self._log.warning("cache.unfit", fingerprint=request.fingerprint, reason=error.reason)
+            self._log.warning("cache.unfit", fingerprint=inquiry.fingerprint, reason=error.reason)
         return hit

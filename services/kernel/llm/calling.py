@@ -1,4 +1,4 @@
-"""One call of a model, and what its money needs: permit → ledger → call → cache → ledger.
+"""One call of a model, and what its money needs: budget → turn → ledger → call → cache → ledger.
 
 What is known here alone, an answer and how a call ended, is held until it is written.
 """
@@ -6,24 +6,21 @@ What is known here alone, an answer and how a call ended, is held until it is wr
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import Protocol, TypeVar
 
-import structlog
-
 from services.kernel.contracts.attempt import AttemptHistory, Outcome
-from services.kernel.errors import (
-    PipelineError,
-    ProviderBlocked,
-    Throttled,
-    TransientError,
-    UncertainCall,
-)
+from services.kernel.contracts.term import TermAccepted
+from services.kernel.errors import PipelineError, Throttled, UncertainCall
 from services.kernel.holding import Holding
+from services.kernel.llm.budget import Budget, Reservation
 from services.kernel.llm.cache import CompletionCache
 from services.kernel.llm.claims import Claim, ClaimLost
-from services.kernel.llm.prompt import CompletionRequest
-from services.kernel.llm.provider import Completion, Provider, UnfitCompletion
-from services.kernel.llm.rate_limit import RateLimit
+from services.kernel.llm.prompt import CompletionRequest, Inquiry
+from services.kernel.llm.provider import Completion, UnfitCompletion
+from services.kernel.llm.routes import Routes, Turn
 from services.kernel.metrics import Metrics
 
 ReplyT = TypeVar("ReplyT")
@@ -60,130 +57,126 @@ class Ledger(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class _Call:
+    """One call, and what it stands on."""
+
+    request: CompletionRequest
+    ledger: Ledger
+    claim: Claim
+    turn: Turn
+    reservation: Reservation
+
+
 class Caller:
-    """Calls one provider. `note_trouble` hears why it does not serve us, and None when it does."""
+    """Makes the calls of one stage."""
 
     def __init__(
         self,
-        provider: Provider,
+        routes: Routes,
+        budget: Budget,
         cache: CompletionCache,
-        rate_limit: RateLimit,
         metrics: Metrics,
         holding: Holding,
-        *,
-        note_trouble: Callable[[str | None], None] = lambda _reason: None,
     ) -> None:
-        self._provider = provider
+        self._routes = routes
+        self._budget = budget
         self._cache = cache
-        self._rate_limit = rate_limit
         self._metrics = metrics
         self._holding = holding
-        self._note_trouble = note_trouble
-        self._log = structlog.get_logger()
 
     async def call(
         self,
-        request: CompletionRequest,
+        inquiry: Inquiry,
         parse: Parse[ReplyT],
         ledger: Ledger,
         claim: Claim,
+        term: TermAccepted,
     ) -> tuple[Completion, ReplyT]:
         """The completion and its reply, for whoever holds the claim. Waits while throttled.
 
-        Raises ClaimLost, without a call, when the claim did not last until the permit.
+        Raises ClaimLost, without a call, when the claim did not last until the turn, and
+        BudgetReached when the term's batch has no money left.
         """
         while True:
-            await self._rate_limit.permit()
-            if not claim.is_fresh():
-                raise ClaimLost("the claim was not renewed while the call waited for its turn")
-            call_id = await ledger.begin(request.fingerprint)
-            if not claim.is_held():
-                await self._settle(ledger, "unbilled", error="not sent: its claim was lost")
-                raise ClaimLost("the claim was lost while the call was recorded")
-            try:
-                return await self._call_once(request, parse, ledger, claim, call_id)
-            except Throttled as error:
-                self._metrics.called("throttled")
-                self._note_trouble(str(error) if isinstance(error, ProviderBlocked) else None)
-                await self._settle(ledger, "throttled", error=_story(error))
-                self._rate_limit.cool_down(error.retry_after_s)
-                self._log.warning(
-                    "provider.throttled", wait_s=round(error.retry_after_s, 3), reason=str(error)
-                )
+            async with (
+                self._budget.reserve(inquiry, term.batch) as reservation,
+                self._routes.turn(inquiry, term.priority) as turn,
+            ):
+                call = _Call(inquiry.request(turn.access), ledger, claim, turn, reservation)
+                with suppress(Throttled):
+                    return await self._in_turn(call, parse)
 
-    async def _call_once(
-        self,
-        request: CompletionRequest,
-        parse: Parse[ReplyT],
-        ledger: Ledger,
-        claim: Claim,
-        call_id: str,
-    ) -> tuple[Completion, ReplyT]:
-        completion = await self._complete(request, ledger)
+    async def _in_turn(self, call: _Call, parse: Parse[ReplyT]) -> tuple[Completion, ReplyT]:
+        if not call.claim.is_fresh():
+            raise ClaimLost("the claim was not renewed while the call waited for its turn")
+        call_id = await call.ledger.begin(call.request.fingerprint)
+        if not call.claim.is_held():
+            await self._settle(call, "unbilled", error="not sent: its claim was lost")
+            raise ClaimLost("the claim was lost while the call was recorded")
+        call.reservation.keep()
+        completion = await self._complete(call)
         try:
             reply = parse(completion)
         except Exception as error:
-            await self._settle_billed(ledger, completion, error=_story(error))
+            await self._settle_billed(call, completion, error=_story(error))
             raise
         kept = completion.model_copy(update={"call_id": call_id})
         # In this order: who dies in between finds the answer in the cache and settles then.
-        is_first = await self._holding.until_written(lambda: self._keep(request, claim, kept))
-        await self._settle_billed(ledger, completion, is_sure=is_first)
+        is_first = await self._holding.until_written(lambda: self._keep(call, kept))
+        await self._settle_billed(call, completion, is_sure=is_first)
         return completion, reply
 
-    async def _keep(self, request: CompletionRequest, claim: Claim, kept: Completion) -> bool:
+    async def _keep(self, call: _Call, kept: Completion) -> bool:
         """Puts the answer into the cache; False when it may not be the only one.
 
         Looked at before and after: what is held waits long, and a claim does not.
         """
-        if not claim.is_held() and not await self._is_first(request, claim, kept):
+        if not call.claim.is_held() and not await self._is_first(call, kept):
             return False
-        await self._cache.put(request.fingerprint, kept)
-        return claim.is_held() or await self._is_first(request, claim, kept)
+        await self._cache.put(call.request.fingerprint, kept)
+        return call.claim.is_held() or await self._is_first(call, kept)
 
-    async def _is_first(self, request: CompletionRequest, claim: Claim, kept: Completion) -> bool:
+    async def _is_first(self, call: _Call, kept: Completion) -> bool:
         """Whether an answer whose claim was in doubt is the only one for its fingerprint.
 
         Not when somebody else is asking now, or has asked and been answered meanwhile.
         """
-        if not await claim.retake():
+        if not await call.claim.retake():
             return False
-        other = await self._cache.get(request.fingerprint)
+        other = await self._cache.get(call.request.fingerprint)
         return other is None or other.call_id == kept.call_id
 
-    async def _complete(self, request: CompletionRequest, ledger: Ledger) -> Completion:
-        """The provider's answer; any failure but Throttled is settled. Unknown ones may be paid."""
+    async def _complete(self, call: _Call) -> Completion:
+        """The provider's answer; any failure is settled. Unknown ones may be paid."""
         try:
             with self._metrics.call_seconds.time():
-                return await self._provider.complete(request)
-        except Throttled:
-            raise
+                return await call.turn.complete(call.request)
         except UnfitCompletion as error:
-            await self._settle_billed(ledger, error.completion, error=_story(error))
+            await self._settle_billed(call, error.completion, error=_story(error))
             raise
         except Exception as error:
-            known = isinstance(error, PipelineError) and not isinstance(error, UncertainCall)
-            outcome: Outcome = "unbilled" if known else "uncertain"
-            if isinstance(error, TransientError):
-                self._note_trouble(str(error))
+            outcome = _outcome_of(error)
+            if outcome != "uncertain":
+                call.reservation.settle(Decimal(0))
             self._metrics.called(outcome)
-            await self._settle(ledger, outcome, error=_story(error))
+            await self._settle(call, outcome, error=_story(error))
             raise
 
     async def _settle_billed(
         self,
-        ledger: Ledger,
+        call: _Call,
         completion: Completion,
         *,
         error: str | None = None,
         is_sure: bool = True,
     ) -> None:
         """A success that may be the second one is no sure one."""
-        self._note_trouble(None)
+        call.reservation.settle(completion.usage.cost_usd)
         self._metrics.called("unfit" if error else "billed")
         self._metrics.cost_usd.inc(float(completion.usage.cost_usd))
         await self._settle(
-            ledger,
+            call,
             "billed" if is_sure else "uncertain",
             paid_for=completion,
             error=error if is_sure else "answered after its claim was lost",
@@ -191,7 +184,7 @@ class Caller:
 
     async def _settle(
         self,
-        ledger: Ledger,
+        call: _Call,
         outcome: Outcome,
         *,
         paid_for: Completion | None = None,
@@ -199,8 +192,21 @@ class Caller:
     ) -> None:
         """How a call ended is known to nobody else: it is held until it is on record."""
         await self._holding.until_written(
-            lambda: ledger.settle(outcome, paid_for=paid_for, error=error)
+            lambda: call.ledger.settle(outcome, paid_for=paid_for, error=error)
         )
+
+
+def _outcome_of(error: Exception) -> Outcome:
+    """How a call without an answer ended."""
+    match error:
+        case Throttled():
+            return "throttled"
+        case UncertainCall():
+            return "uncertain"
+        case PipelineError():
+            return "unbilled"
+        case _:
+            return "uncertain"
 
 
 def _story(error: Exception) -> str:

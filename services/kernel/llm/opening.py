@@ -13,13 +13,15 @@ from nats.js import JetStreamContext
 from services.kernel import topology
 from services.kernel.holding import Holding
 from services.kernel.llm.asker import Asker
+from services.kernel.llm.budget import NoBudget
 from services.kernel.llm.cache import BucketCache
 from services.kernel.llm.calling import Caller
 from services.kernel.llm.claims import BucketClaims
 from services.kernel.llm.http_provider import open_http_provider
 from services.kernel.llm.rate_limit import RateLimit
+from services.kernel.llm.routes import SingleRoute
 from services.kernel.metrics import Metrics
-from services.kernel.settings import ModelSettings, StageSettings, resolve_provider
+from services.kernel.model_settings import ModelSettings, StageSettings, resolve_provider
 
 
 @asynccontextmanager
@@ -48,5 +50,6 @@ async def open_asker(
         def note_trouble(reason: str | None) -> None:
             dependencies["provider"] = reason
 
-        caller = Caller(provider, cache, limit, metrics, holding, note_trouble=note_trouble)
+        routes = SingleRoute(access, provider, limit, note_trouble=note_trouble)
+        caller = Caller(routes, NoBudget(), cache, metrics, holding)
         yield Asker(caller, access, cache, claims, stage, metrics)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from services.kernel.contracts.identity import fingerprint
 from services.kernel.contracts.term import Revision
-from services.kernel.settings import ProviderAccess
+from services.kernel.model_settings import ProviderAccess
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,36 @@ class CompletionRequest:
     body: bytes
     fingerprint: str
     model: str
+
+
+@dataclass(frozen=True)
+class Inquiry:
+    """One question, whoever will be asked it.
+
+    Its fingerprint is that of the request to `first`, the provider and model of first choice: what
+    another one answers in its place is an answer to the same question.
+    """
+
+    prompt: Prompt
+    first: ProviderAccess
+    max_tokens: int
+    temperature: float
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return self._request(self.first, self.prompt).fingerprint
+
+    def request(self, access: ProviderAccess) -> CompletionRequest:
+        """The bytes for one provider and model, under the fingerprint of the question."""
+        if access == self.first:
+            return self._request(access, self.prompt)
+        request = self._request(access, replace(self.prompt, model=None))
+        return replace(request, fingerprint=self.fingerprint)
+
+    def _request(self, access: ProviderAccess, prompt: Prompt) -> CompletionRequest:
+        return completion_request(
+            prompt, access, max_tokens=self.max_tokens, temperature=self.temperature
+        )
 
 
 def completion_request(

@@ -32,6 +32,8 @@ _GONE: Final = {
     f"KV_{topology.ATTEMPTS.name}": "lost: what was tried so far, and what it cost; the audit of "
     "earlier batches can't balance",
     f"KV_{topology.CLAIMS.name}": "nothing is lost but the claims of calls under way",
+    f"KV_{topology.FLEET.name}": "lost: limits and budgets set by command, what the budget knew "
+    "of the money spent, and what was learned of the provider",
 }
 
 

@@ -43,7 +43,7 @@ def used_by(service: ServiceName) -> frozenset[str]:
     }
     buckets = {topology.ATTEMPTS}
     if service in _ASKS_A_MODEL:
-        buckets |= {topology.COMPLETIONS, topology.CLAIMS}
+        buckets |= {topology.COMPLETIONS, topology.CLAIMS, topology.FLEET}
     return frozenset({service, *streams, *(f"KV_{bucket.name}" for bucket in buckets)})
 
 

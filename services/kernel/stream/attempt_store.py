@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from nats.js.kv import KeyValue
 
 from services.kernel import topology
-from services.kernel.stream.attempt_record import AttemptRecord
+from services.kernel.contracts.attempt import AttemptHistory
+from services.kernel.record import Record
 from services.kernel.stream.attempts import AttemptLedger
 from services.kernel.stream.incoming import Identity
 
@@ -30,7 +31,7 @@ class AttemptStore:
     ) -> AttemptLedger:
         key = topology.attempts_key(self._service, identity.batch, identity.id)
         return AttemptLedger(
-            AttemptRecord(self._bucket, key),
+            Record(self._bucket, key, AttemptHistory()),
             identity,
             replay=replay,
             max_attempts=max_attempts,

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Set
 
 from services.kernel.contracts.attempt import Attempt, AttemptHistory, GivenUp, Outcome
 from services.kernel.errors import BatchCancelled, PermanentError, PipelineError
+from services.kernel.record import Record
 from services.kernel.stream.attempt_changes import (
     Attempts,
     PaidFor,
@@ -33,7 +34,6 @@ from services.kernel.stream.attempt_changes import (
     unmarked,
     was_taken_over,
 )
-from services.kernel.stream.attempt_record import AttemptRecord
 from services.kernel.stream.incoming import Identity
 
 
@@ -54,7 +54,7 @@ class AttemptLedger:
 
     def __init__(
         self,
-        record: AttemptRecord,
+        record: Record[AttemptHistory],
         identity: Identity,
         *,
         replay: int,
@@ -74,7 +74,7 @@ class AttemptLedger:
 
     @property
     def history(self) -> AttemptHistory:
-        return self._record.history
+        return self._record.value
 
     @property
     def used(self) -> int:
@@ -180,7 +180,7 @@ class AttemptLedger:
             raise BatchCancelled(f"batch {self._identity.batch} was cancelled")
         call = self._new(fingerprint)
         if not self._record.is_known:
-            if await self._record.create(call):
+            if await self._record.create(AttemptHistory(attempts=(call,))):
                 self._open = call.id
                 return call.id
             await self._record.load()

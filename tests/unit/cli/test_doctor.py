@@ -25,7 +25,7 @@ from services.cli.machine.nats_server import binary
 from services.cli.machine.pipeline_checks import check_nats
 from services.cli.main import cli
 from services.kernel.errors import SettingsError
-from services.kernel.settings import ModelSettings, ProviderSettings
+from services.kernel.model_settings import ModelSettings, ProviderSettings
 
 MIB = 1024 * 1024
 KEY = "sk-or-very-secret"

@@ -10,17 +10,16 @@ from pydantic import SecretStr
 
 from services.exporter.settings import ExporterSettings
 from services.kernel.errors import SettingsError
-from services.kernel.settings import (
+from services.kernel.model_settings import (
     OPENROUTER_URL,
     SIMULATED_MODEL,
     SIMULATOR_URL,
-    KernelSettings,
     ModelSettings,
     ProviderSettings,
     is_loopback,
-    load_settings,
     resolve_provider,
 )
+from services.kernel.settings import KernelSettings, load_settings
 from services.stage1.settings import Stage1Settings
 
 KEY = "sk-or-very-secret"

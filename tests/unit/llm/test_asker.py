@@ -19,6 +19,7 @@ from asking_fakes import (
     started,
     until,
 )
+from term_samples import accepted
 
 from services.kernel.contracts.attempt import Outcome
 from services.kernel.errors import (
@@ -52,7 +53,7 @@ def text_of(completion: Completion) -> str:
 
 
 async def asked(asking: Asking) -> Answer[str]:
-    return await asking.asker.ask(PROMPT, text_of, asking.ledger)
+    return await asking.asker.ask(PROMPT, text_of, asking.ledger, accepted())
 
 
 def fingerprint(asking: Asking) -> str:
@@ -99,7 +100,7 @@ async def test_the_provenance_says_how_the_answer_came_about() -> None:
 async def test_a_cache_hit_takes_no_permit_no_call_and_no_ledger_entry() -> None:
     asking = Asking()
     asking.cache.completions[fingerprint(asking)] = completion("kept")
-    asking.caller._rate_limit.cool_down(3_600)
+    asking.routes._rate_limit.cool_down(3_600)
     answer = await asked(asking)
     assert answer.reply == "kept"
     assert asking.journal == ["cache.get", "recover"]
@@ -188,7 +189,7 @@ async def test_one_throttled_ask_holds_the_others_back() -> None:
     first = asyncio.create_task(asked(asking))
     await until(lambda: "sleep 7" in asking.journal)
     another = replace(PROMPT, data={"term": "물"})
-    second = asyncio.create_task(asking.asker.ask(another, text_of, others.ledger))
+    second = asyncio.create_task(asking.asker.ask(another, text_of, others.ledger, accepted()))
     await until(lambda: asking.journal.count("cache.get") == 2)
     assert asking.journal.count("call") == 1
     assert others.journal == []
@@ -252,7 +253,7 @@ async def test_a_completion_that_the_parser_stumbles_over_is_billed_all_the_same
 
     asking = Asking(completion("yes"))
     with pytest.raises(ZeroDivisionError):
-        await asking.asker.ask(PROMPT, stumble, asking.ledger)
+        await asking.asker.ask(PROMPT, stumble, asking.ledger, accepted())
     assert asking.ledger.last.outcome == "billed"
     assert asking.ledger.last.error == "ZeroDivisionError()"
     assert asking.ledger.last.cost_usd == Decimal("0.002")
@@ -371,7 +372,7 @@ async def test_a_call_that_is_cancelled_stays_begun() -> None:
             raise AssertionError
 
     asking = Asking()
-    asking.caller._provider = Hanging()
+    asking.routes._provider = Hanging()
     task = asyncio.create_task(asked(asking))
     await until(lambda: "begin" in asking.journal)
     task.cancel()

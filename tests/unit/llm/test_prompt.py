@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from services.kernel.contracts.term import Revision
 from services.kernel.llm.prompt import CompletionRequest, Prompt, completion_request
-from services.kernel.settings import ProviderAccess, ProviderKind
+from services.kernel.model_settings import ProviderAccess, ProviderKind
 
 PROMPT = Prompt(
     name="analysis",

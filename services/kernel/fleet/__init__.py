@@ -1,0 +1,1 @@
+"""What all replicas share about the model: limits, money, health."""
