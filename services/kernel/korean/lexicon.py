@@ -1,6 +1,7 @@
-"""What spelling does not show of a word's pronunciation, from this project's own list.
+"""What spelling does not show of a word's pronunciation, from two lists.
 
-The list is `data/lexicon.txt`; the marks are explained at its head.
+`data/lexicon.txt` is this project's own, and explains the marks. `data/sino_korean.txt` follows from
+the hanja of words from Chinese by the rules of `sino`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ _SWITCHES: Final[Mapping[str, Switch]] = {
     "|": "block",
     "~": "nasal",
 }
+_LISTS: Final = ("sino_korean.txt", "lexicon.txt")
+"""Later ones win."""
 _MARK: Final = re.compile(r"(['+|~])([?!]?)")
 _ENDINGS: Final = (
     *("하다", "되다", "시키다", "스럽다", "롭다", "이다", "하기", "적", "이", "히", "가", "은"),
@@ -38,10 +41,14 @@ _ENDINGS: Final = (
 
 @dataclass(frozen=True)
 class Mark:
-    """A switch before the syllable at `index`. `required`: to leave it out is wrong."""
+    """A switch before the syllable at `index`, and the article of the standard that it follows.
+
+    `required`: to leave it out is wrong.
+    """
 
     index: int
     switch: Switch
+    article: str
     required: bool = True
 
 
@@ -59,11 +66,12 @@ def marks_of(word: str) -> tuple[Mark, ...] | None:
 
 @cache
 def _lexicon() -> Mapping[str, tuple[Mark, ...]]:
-    text = (files(__package__) / "data" / "lexicon.txt").read_text("utf-8")
     entries: dict[str, tuple[Mark, ...]] = {}
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            entries.update(map(read_entry, line.split()))
+    for name in _LISTS:
+        text = (files(__package__) / "data" / name).read_text("utf-8")
+        for line in text.splitlines():
+            if not line.startswith("#"):
+                entries.update(map(read_entry, line.split()))
     return entries
 
 
@@ -75,5 +83,6 @@ def read_entry(entry: str) -> tuple[str, tuple[Mark, ...]]:
     for found in _MARK.finditer(entry):
         word += entry[at : found.start()]
         at = found.end()
-        marks.append(Mark(len(word), _SWITCHES[found[1]], required=not found[2]))
+        switch = _SWITCHES[found[1]]
+        marks.append(Mark(len(word), switch, ARTICLES[switch], required=not found[2]))
     return word + entry[at:], tuple(marks)

@@ -98,6 +98,9 @@ def surface_of(word: str, switches: Mapping[int, Switch] | None = None) -> Surfa
 
 
 def _switch(syllables: list[Syllable], index: int, switch: Switch, applied: list[Applied]) -> None:
+    if index == 0:
+        _tense_first(syllables, applied)
+        return
     left, right = syllables[index - 1], syllables[index]
     match switch:
         case "tense":
@@ -114,6 +117,14 @@ def _switch(syllables: list[Syllable], index: int, switch: Switch, applied: list
             name = "ㄹ said as ㄴ"
     applied.append(Applied(name, ARTICLES[switch], spelled((left, right)), spelled(seam)))
     syllables[index - 1], syllables[index] = seam
+
+
+def _tense_first(syllables: list[Syllable], applied: list[Applied]) -> None:
+    """Of a loanword: 버스 → 뻐스."""
+    first = syllables[0]
+    tensed = first._replace(onset=TENSE.get(first.onset, first.onset))
+    applied.append(Applied("tensing in a loanword", "", spelled((first,)), spelled((tensed,))))
+    syllables[0] = tensed
 
 
 def _rules(*, is_stem_end: bool) -> tuple[Rule, ...]:
