@@ -110,8 +110,9 @@ def _switch(syllables: list[Syllable], index: int, switch: Switch, applied: list
             seam = left, right._replace(onset="ㄴ")
             name = "ㄴ inserted"
         case "block":
-            seam = left._replace(coda=REPRESENTATIVE[left.coda]), right
-            name = "no liaison: the coda is neutral first"
+            neutral = REPRESENTATIVE[left.coda]
+            seam = left._replace(coda=""), right._replace(onset=neutral)
+            name = "the coda is neutral before it is linked"
         case "nasal":
             seam = left, right._replace(onset="ㄴ")
             name = "ㄹ said as ㄴ"
@@ -211,7 +212,8 @@ def _simplify(left: Syllable, right: Syllable) -> tuple[str, str, Seam] | None:
     coda = REPRESENTATIVE[left.coda]
     if coda == left.coda or right.onset == SILENT:
         return None
-    return _simplified(left, coda)[:2] + ((left._replace(coda=coda), right),)
+    name, article, simplified = _simplified(left, coda)
+    return name, article, (simplified, right)
 
 
 def _simplified(left: Syllable, coda: str) -> tuple[str, str, Syllable]:
