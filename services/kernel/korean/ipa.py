@@ -1,7 +1,7 @@
 """From the Hangul that is spoken to IPA, narrow enough to teach.
 
-Lenis stops are voiced between voiced sounds, codas unreleased, ㄹ is ɾ before a vowel and l elsewhere,
-ㅅ is ɕ before i and j. Syllables are separated by dots, words by blanks.
+Lenis stops are voiced between voiced sounds, codas unreleased, ㄹ is ɾ before a vowel and l
+elsewhere, ㅅ is ɕ before i and j. Syllables are separated by dots, words by blanks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What spelling does not show of a word's pronunciation, from two lists.
 
-`data/lexicon.txt` is this project's own, and explains the marks. `data/sino_korean.txt` follows from
-the hanja of words from Chinese by the rules of `sino`.
+`data/lexicon.txt` is this project's own, and explains the marks. `data/sino_korean.txt` follows
+from the hanja of words from Chinese by the rules of `sino`.
 """
 
 from __future__ import annotations

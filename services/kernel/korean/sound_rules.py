@@ -1,8 +1,8 @@
 """The Standard Pronunciation of Korean (표준 발음법, 2017), as far as spelling alone decides it.
 
-From the spelling of a word to its surface form, the Hangul that is spoken: 국물 → 궁물. The rules work
-on the seam between two syllables, from left to right; each notes the article that it follows. What
-spelling does not show (tensing in compounds, ㄴ-insertion) is said by `lexicon`.
+From the spelling of a word to its surface form, the Hangul that is spoken: 국물 → 궁물. The rules
+work on the seam between two syllables, from left to right; each notes the article that it follows.
+What spelling does not show (tensing in compounds, an inserted ㄴ) is said by `lexicon`.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ TENSE: Final = dict(zip("ㄱㄷㅂㅅㅈ", "ㄲㄸㅃㅆㅉ", strict=True))
 ASPIRATED: Final = dict(zip("ㄱㄷㅂㅈ", "ㅋㅌㅍㅊ", strict=True))
 _NASAL: Final = {"ㄱ": "ㅇ", "ㄷ": "ㄴ", "ㅂ": "ㅁ"}
 _TENSING_CODAS: Final = frozenset("ㄱㄲㅋㄳㄺㄷㅅㅆㅈㅊㅌㅂㅍㅄㄿㄵ")
+"""ㄵ holds an obstruent, too; it has an article of its own."""
 _H_CODAS: Final = {"ㅎ": "", "ㄶ": "ㄴ", "ㅀ": "ㄹ"}
 """What is left of a coda whose ㅎ has gone."""
 
@@ -129,17 +130,18 @@ def _tense_first(syllables: list[Syllable], applied: list[Applied]) -> None:
 
 
 def _rules(*, is_stem_end: bool) -> tuple[Rule, ...]:
-    stem = (_tense_after_stem, _cluster_of_a_stem) if is_stem_end else ()
-    return (_palatalise, _drop_or_join_h, *stem, _link, _tense, _simplify, _nasalise, _lateralise)
+    stem = (_tense_after_stem,) if is_stem_end else ()
+    cluster = (_cluster_of_a_stem, _tense, _simplify)
+    return (_palatalise, _drop_or_join_h, *stem, _link, *cluster, _nasalise, _lateralise)
 
 
 def _palatalise(left: Syllable, right: Syllable) -> tuple[str, str, Seam] | None:
     """같이 → 가치, 굳이 → 구지, 닫히다 → 다치다."""
-    if right.vowel not in ("ㅣ", "ㅕ"):
+    if right.vowel != "ㅣ" and not (right.vowel == "ㅕ" and right.coda in ("", "ㅆ")):
         return None
-    if right.onset == SILENT and right.vowel == "ㅣ" and left.coda in ("ㄷ", "ㅌ", "ㄾ"):
+    if right.onset == SILENT and left.coda in ("ㄷ", "ㅌ", "ㄾ"):
         onset, rest = {"ㄷ": ("ㅈ", ""), "ㅌ": ("ㅊ", ""), "ㄾ": ("ㅊ", "ㄹ")}[left.coda]
-    elif right.onset == "ㅎ" and left.coda == "ㄷ" and right.coda in ("", "ㅆ"):
+    elif right.onset == "ㅎ" and left.coda == "ㄷ":
         onset, rest = "ㅊ", ""
     else:
         return None
@@ -183,8 +185,8 @@ def _tense_after_stem(left: Syllable, right: Syllable) -> tuple[str, str, Seam] 
 
 
 def _cluster_of_a_stem(left: Syllable, right: Syllable) -> tuple[str, str, Seam] | None:
-    """밟다 → 밥따, unlike 넓다 → 널따."""
-    if left != Syllable("ㅂ", "ㅏ", "ㄼ"):
+    """밟다 → 밥따, 밟는 → 밤는, unlike 넓다 → 널따."""
+    if left != Syllable("ㅂ", "ㅏ", "ㄼ") or right.onset == SILENT:
         return None
     return "밟- before a consonant", "10", (left._replace(coda="ㅂ"), right)
 
@@ -204,7 +206,8 @@ def _tense(left: Syllable, right: Syllable) -> tuple[str, str, Seam] | None:
     """국밥 → 국빱."""
     if left.coda not in _TENSING_CODAS or right.onset not in TENSE:
         return None
-    return "tensing", "23", (left, right._replace(onset=TENSE[right.onset]))
+    article = "24" if left.coda == "ㄵ" else "23"
+    return "tensing", article, (left, right._replace(onset=TENSE[right.onset]))
 
 
 def _simplify(left: Syllable, right: Syllable) -> tuple[str, str, Seam] | None:
