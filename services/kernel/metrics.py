@@ -25,6 +25,8 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 HANDLING_BUCKETS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 END_TO_END_BUCKETS_S = (0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600, 14400)
 LOOP_LAG_BUCKETS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+REPAIR_RESULTS = ("repaired", "unfit", "failed")
+"""`failed`: the repair got no answer, and the term is tried again."""
 OUTCOMES = ("published", "duplicate", "retried", "dead", "cancelled", "deferred")
 
 
@@ -39,6 +41,7 @@ class Metrics:
         self._declare_deliveries(service, self.registry)
         self._declare_calls(service, self.registry)
         self._declare_pace(service, self.registry)
+        self._declare_repairs(service, self.registry)
 
     def _declare_deliveries(self, service: str, registry: CollectorRegistry) -> None:
         self.received = Counter(
@@ -153,6 +156,22 @@ class Metrics:
         self._slots.set(slots)
         self._is_local.set(is_local)
 
+    def _declare_repairs(self, service: str, registry: CollectorRegistry) -> None:
+        self._repairs = Counter(
+            "cardflow_repairs",
+            "Unfit replies that were asked for once more, by how that ended.",
+            ["service", "result"],
+            registry=registry,
+        )
+        self.repair_cost_usd = Counter(
+            "cardflow_repair_cost_usd",
+            "Money spent on repairs; part of the money spent on calls.",
+            ["service"],
+            registry=registry,
+        ).labels(service)
+        for result in REPAIR_RESULTS:
+            self._repairs.labels(service, result)
+
     def completed(self, outcome: str) -> None:
         """One delivery was answered; `outcome` is one of OUTCOMES."""
         self._completed.labels(self._service, outcome).inc()
@@ -160,6 +179,10 @@ class Metrics:
 
     def called(self, outcome: str) -> None:
         self._calls.labels(self._service, outcome).inc()
+
+    def repaired(self, result: str) -> None:
+        """One repair ended; `result` is one of REPAIR_RESULTS."""
+        self._repairs.labels(self._service, result).inc()
 
     def cache_asked(self, *, hit: bool) -> None:
         self._cache.labels(self._service, "hit" if hit else "miss").inc()

@@ -72,6 +72,12 @@ class StageSettings(BaseModel):
         "concurrency of each",
     )
     max_tokens: int = Field(default=2048, ge=64, description="bound of one completion, in tokens")
+    max_tokens_cap: int = Field(
+        default=8192,
+        ge=64,
+        description="a reply that max_tokens cut off is asked for once more with twice the "
+        "room, at most so many tokens; not above max_tokens: not asked for again",
+    )
     temperature: float = Field(default=0.3, ge=0, le=2, description="randomness of the model")
 
 

@@ -92,12 +92,12 @@ async def test_a_transient_error_is_tried_again_after_its_delay_and_counted(
 async def test_after_the_last_attempt_a_message_is_a_dead_letter_with_its_story(
     nc: Client, js: JetStreamContext
 ) -> None:
-    def unfit(detail: str) -> ReplyRejected:
-        error = ReplyRejected("not_json", detail)
+    def cut_off(detail: str) -> TransientError:
+        error = TransientError(detail)
         error.__cause__ = ValueError("line 1")
         return error
 
-    handler = Failing(unfit("one"), unfit("two"), unfit("three"))
+    handler = Failing(cut_off("one"), cut_off("two"), cut_off("three"))
     stage = await Stage1(js, handler).open()
     await stage.accept(body='{"term": "책"}'.encode())
     wire = await Wire.tapped(nc)
@@ -105,14 +105,25 @@ async def test_after_the_last_attempt_a_message_is_a_dead_letter_with_its_story(
     await eventually(lambda: wire.order[-2:] == ["dead", "+ACK"])
     letter = await stage.letter()
     assert letter is not None
-    assert (letter.reason, letter.error, letter.term) == ("not_json", "ReplyRejected", "책")
-    assert letter.message == "not_json: three"
+    assert (letter.reason, letter.error) == ("attempts_used_up", "TransientError")
+    assert (letter.term, letter.message) == ("책", "three")
     assert letter.causes == ("ValueError: line 1",)
     assert letter.original_payload == '{"term": "책"}'.encode()
     assert letter.original_subject == topology.accepted_subject(BATCH, "t1")
     assert letter.history.count(0) == 3
     await eventually(stage.is_settled)
     assert stage.count("dead") == 1
+
+
+async def test_a_reply_that_stayed_unfit_is_a_dead_letter_at_once(js: JetStreamContext) -> None:
+    handler = Failing(ReplyRejected("schema", "no ipa"))
+    stage = await Stage1(js, handler).open()
+    await stage.accept()
+    await stage.deliver()
+    letter = await stage.letter()
+    assert letter is not None
+    assert (letter.reason, letter.message) == ("schema", "schema: no ipa")
+    assert (handler.calls, stage.count("retried")) == (1, 0)
 
 
 async def test_a_permanent_error_is_a_dead_letter_at_once(js: JetStreamContext) -> None:

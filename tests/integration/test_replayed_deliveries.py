@@ -14,7 +14,7 @@ from services.cli.letters.replaying import replay
 from services.ingest.handler import AcceptTerms, identify_submission
 from services.kernel import topology
 from services.kernel.contracts.identity import refusal_id
-from services.kernel.errors import PermanentError, ReplyRejected
+from services.kernel.errors import PermanentError, TransientError
 from services.kernel.holding import Holding
 from services.kernel.metrics import Metrics
 from services.kernel.stream.attempt_store import AttemptStore
@@ -81,7 +81,7 @@ async def replays_on(js: JetStreamContext, stream: topology.Stream, subject: str
 async def test_a_term_that_dies_again_keeps_its_beginning_and_adds_to_its_history(
     js: JetStreamContext,
 ) -> None:
-    stage = await Stage1(js, Failing(*[ReplyRejected("schema", "no ipa")] * 9)).open()
+    stage = await Stage1(js, Failing(*[TransientError("reset")] * 9)).open()
     await stage.accept()
     first_at: datetime | None = None
     for replays in range(3):

@@ -30,6 +30,7 @@ def broken(world: World) -> list[str]:
         *_nothing_paid_twice(world),
         *_every_call_recorded(world),
         *_attempts_bounded(world),
+        *_repairs_bounded(world),
         *(f"a worker ended: {crash}" for crash in world.crashes),
     ]
 
@@ -124,6 +125,18 @@ def _attempts_bounded(world: World) -> Iterator[str]:
         *answered, rest = _stretches(letter.record.history.attempts, letter.replays)
         if answered and len(rest) < POLICY.max_attempts:
             yield f"P3 {letter.address} was paid for and is dead: {letter.record.message}"
+
+
+def _repairs_bounded(world: World) -> Iterator[str]:
+    """One for an unfit reply, and none for another reason."""
+    for key, history in world.ledgers().items():
+        asked = [a for a in history.attempts if a.fingerprint and a.outcome != "throttled"]
+        unfit = sum(a.outcome == "billed" and a.error is not None for a in asked)
+        repairs = [place for place, attempt in enumerate(asked) if attempt.is_repair]
+        if len(repairs) > unfit:
+            yield f"{key}: {len(repairs)} repairs of {unfit} unfit replies"
+        if any(asked[place - 1].is_repair for place in repairs if place):
+            yield f"{key}: a repair of a repair"
 
 
 def _stretches(attempts: Iterable[Attempt], replay: int) -> list[list[Attempt]]:

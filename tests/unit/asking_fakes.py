@@ -99,6 +99,11 @@ class MemoryLedger:
         self._journal = journal
         self.history = AttemptHistory(attempts=tuple(earlier))
         self.away_for = 0
+        self.max_attempts = 5
+
+    @property
+    def has_attempt_left(self) -> bool:
+        return self.used < self.max_attempts
 
     @property
     def used(self) -> int:
@@ -108,9 +113,10 @@ class MemoryLedger:
     def last(self) -> Attempt:
         return self.history.attempts[-1]
 
-    async def begin(self, fingerprint: str) -> str:
-        self._journal.append("begin")
-        self._store([*self.history.attempts, started(fingerprint, f"call-{self.used + 1}")])
+    async def begin(self, fingerprint: str, *, is_repair: bool = False) -> str:
+        self._journal.append("begin repair" if is_repair else "begin")
+        call = started(fingerprint, f"call-{self.used + 1}")
+        self._store([*self.history.attempts, call.model_copy(update={"is_repair": is_repair})])
         return self.last.id
 
     async def settle(

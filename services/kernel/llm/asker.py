@@ -70,7 +70,10 @@ class Asker:
     ) -> Answer[ReplyT]:
         """The parsed reply, on behalf of `term`. `parse` raises ReplyRejected for an unfit one."""
         started_at = datetime.now(UTC)
-        inquiry = Inquiry(prompt, self._access, self._stage.max_tokens, self._stage.temperature)
+        stage = self._stage
+        inquiry = Inquiry(
+            prompt, self._access, stage.max_tokens, stage.temperature, stage.max_tokens_cap
+        )
         completion, reply, cached = await self._completed(inquiry, parse, ledger, term)
         history = ledger.history
         provenance = StageProvenance(

@@ -12,6 +12,12 @@ from services.kernel.contracts.identity import fingerprint
 from services.kernel.contracts.term import Revision
 from services.kernel.model_settings import ProviderAccess
 
+ANSWER_SHOWN_CHARACTERS = 8_000
+"""Of an unfit answer, when it is shown to its model: a fit one is about half as long."""
+FAULT_MAX_CHARACTERS = 500
+
+_AGAIN = "Answer the same question again, with the whole JSON object and nothing else."
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -53,26 +59,50 @@ class CompletionRequest:
 
 
 @dataclass(frozen=True)
+class Correction:
+    """What was wrong with an answer, for the model to see. `answer` is empty when it had no text.
+
+    Both parts are data: they come from a model, or quote one.
+    """
+
+    answer: str
+    reason: str
+    detail: str
+
+    def as_text(self) -> str:
+        """What was wrong, quoted as JSON, bounded."""
+        fault = {"reason": self.reason, "detail": self.detail[:FAULT_MAX_CHARACTERS]}
+        return f"An answer to this could not be used: {_canonical(fault)}."
+
+
+@dataclass(frozen=True)
 class Inquiry:
     """One question, whoever will be asked it.
 
     Its fingerprint is that of the request to `first`, the provider and model of first choice: what
-    another one answers in its place is an answer to the same question.
+    another one answers in its place is an answer to the same question. So is the answer to a
+    question that `repairs` another one, with a `correction` or with more room.
+    `max_tokens_cap` bounds that room.
     """
 
     prompt: Prompt
     first: ProviderAccess
     max_tokens: int
     temperature: float
+    max_tokens_cap: int = 0
+    correction: Correction | None = None
+    repairs: Inquiry | None = None
 
     @property
     def fingerprint(self) -> str:
+        if self.repairs is not None:
+            return self.repairs.fingerprint
         return self._first_request.fingerprint
 
     def request(self, access: ProviderAccess) -> CompletionRequest:
         """The bytes for one provider and model, under the fingerprint of the question."""
         if access == self.first:
-            return self._first_request
+            return replace(self._first_request, fingerprint=self.fingerprint)
         request = self._request(access, replace(self.prompt, model=None))
         return replace(request, fingerprint=self.fingerprint)
 
@@ -82,12 +112,21 @@ class Inquiry:
 
     def _request(self, access: ProviderAccess, prompt: Prompt) -> CompletionRequest:
         return completion_request(
-            prompt, access, max_tokens=self.max_tokens, temperature=self.temperature
+            prompt,
+            access,
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            correction=self.correction,
         )
 
 
 def completion_request(
-    prompt: Prompt, access: ProviderAccess, *, max_tokens: int, temperature: float
+    prompt: Prompt,
+    access: ProviderAccess,
+    *,
+    max_tokens: int,
+    temperature: float,
+    correction: Correction | None = None,
 ) -> CompletionRequest:
     """Serialised canonically, so that a provider's own cache knows a re-send.
 
@@ -98,10 +137,7 @@ def completion_request(
     model = prompt.model or access.model
     body: dict[str, Any] = {
         "model": model,
-        "messages": [
-            {"role": "system", "content": prompt.system},
-            {"role": "user", "content": f"{prompt.task}\n{_canonical(prompt.data)}"},
-        ],
+        "messages": _messages(prompt, correction),
         "response_format": {
             "type": "json_schema",
             "json_schema": {
@@ -124,6 +160,21 @@ def completion_request(
     raw = _canonical(body).encode()
     anew = (f"revision {prompt.revision}",) if prompt.revision > 1 else ()
     return CompletionRequest(raw, fingerprint(access.kind, prompt.version, raw, *anew), model)
+
+
+def _messages(prompt: Prompt, correction: Correction | None) -> list[dict[str, str]]:
+    """The roles alternate: some templates of local models refuse two users in a row."""
+    task, data = prompt.task, _canonical(prompt.data)
+    if correction is None:
+        spoken = [f"{task}\n{data}"]
+    elif not correction.answer:
+        spoken = [f"{task} {correction.as_text()}\n{data}"]
+    else:
+        answer = correction.answer[:ANSWER_SHOWN_CHARACTERS]
+        spoken = [f"{task}\n{data}", answer, f"{correction.as_text()} {_AGAIN}"]
+    roles = ("system", "user", "assistant", "user")
+    texts = [prompt.system, *spoken]
+    return [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
 
 
 def _canonical(value: Mapping[str, Any]) -> str:

@@ -48,7 +48,7 @@ class RetryPolicy:
     def decide(self, error: Exception, *, attempt: int, jitter: float) -> Retry | GiveUp:
         """The verdict on `error` after `attempt` attempts (from 1); `jitter` is u."""
         match error:
-            case PermanentError():
+            case PermanentError() | ReplyRejected():  # The reply of a repair, or past repair.
                 return GiveUp(error.reason)
             case Outage() | Throttled():
                 return Retry(self._delay_s(error, attempt, jitter), uses_attempt=False)
@@ -64,10 +64,4 @@ class RetryPolicy:
 
 
 def _reason(error: Exception) -> str:
-    match error:
-        case ReplyRejected():
-            return error.reason
-        case TransientError():
-            return "attempts_used_up"
-        case _:
-            return "unexpected_error"
+    return "attempts_used_up" if isinstance(error, TransientError) else "unexpected_error"

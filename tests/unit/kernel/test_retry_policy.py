@@ -33,7 +33,7 @@ VERDICTS = [
     (TransientError("absurd", retry_after_s=86_400), 1, Retry(10.0)),
     (UncertainCall("cut off"), 1, Retry(1.0)),
     (UncertainCall("cut off"), 3, GiveUp("attempts_used_up")),
-    (ReplyRejected("not_json", "prose"), 2, Retry(2.0)),
+    (ReplyRejected("not_json", "prose"), 1, GiveUp("not_json")),
     (ReplyRejected("not_json", "prose"), 3, GiveUp("not_json")),
     (PermanentError("moderated", reason="moderation"), 1, GiveUp("moderation")),
     (PermanentError("no"), 1, GiveUp("permanent")),

@@ -198,29 +198,6 @@ async def test_one_throttled_ask_holds_the_others_back() -> None:
     assert asking.journal.count("call") == 3
 
 
-UNFIT = {
-    "by the provider": UnfitCompletion("finish_length", "it ended by length", completion("cut")),
-    "by the parser": completion("unfit"),
-}
-
-
-@pytest.mark.parametrize("answer", UNFIT.values(), ids=UNFIT)
-async def test_an_unfit_reply_is_billed_with_its_error_and_never_cached(
-    answer: Completion | UnfitCompletion,
-) -> None:
-    asking = Asking(answer)
-    with pytest.raises(ReplyRejected) as raised:
-        await asked(asking)
-    attempt = asking.ledger.last
-    assert (attempt.outcome, attempt.error) == ("billed", str(raised.value))
-    assert attempt.cost_usd == Decimal("0.002")
-    assert attempt.generation_id == "gen-1"
-    assert asking.cache.completions == {}
-    assert asking.journal == ["cache.get", "begin", "call", "settle billed"]
-    assert asking.sample("cardflow_model_calls_total", outcome="unfit") == 1
-    assert asking.sample("cardflow_model_cost_usd_total") == pytest.approx(0.002)
-
-
 FAILURES: list[tuple[Exception, Outcome]] = [
     (UncertainCall("cut off"), "uncertain"),
     (TransientError("refused"), "unbilled"),
@@ -383,9 +360,9 @@ async def test_a_call_that_is_cancelled_stays_begun() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [completion("yes"), completion("unfit"), UncertainCall("cut off")], ids=repr
+    "answer", [completion("yes"), UncertainCall("cut off"), TransientError("refused")], ids=repr
 )
-async def test_the_provider_is_never_asked_twice_for_one_ask(
+async def test_without_an_unfit_reply_the_provider_is_never_asked_twice_for_one_ask(
     answer: Completion | Exception,
 ) -> None:
     asking = Asking(answer, completion("a second time"))
@@ -396,8 +373,8 @@ async def test_the_provider_is_never_asked_twice_for_one_ask(
 
 TROUBLES: list[tuple[list[Completion | Exception], list[str | None]]] = [
     ([completion("yes")], [None]),
-    ([completion("unfit")], [None]),
-    ([UnfitCompletion("empty", "no text", completion())], [None]),
+    ([completion("unfit"), completion("yes")], [None, None]),
+    ([UnfitCompletion("empty", "no text", completion()), completion("yes")], [None, None]),
     ([Throttled("wait", retry_after_s=1), completion("yes")], [None, None]),
     ([ProviderBlocked("no credit", retry_after_s=1), completion("yes")], ["no credit", None]),
     ([TransientError("refused")], ["refused"]),
