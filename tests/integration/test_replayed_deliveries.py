@@ -23,6 +23,7 @@ from services.kernel.stream.delivery import Delivery, Handler
 from services.kernel.stream.endings import Endings
 from services.kernel.stream.in_hand import InHand
 from services.kernel.stream.incoming import Incoming, Outgoing, identity_of_subject
+from services.kernel.stream.lanes import Lanes
 from services.kernel.stream.outgoing import Publisher
 
 BATCH = "b1"
@@ -39,12 +40,14 @@ async def deliver(
     """What the service does with the next messages of its stream."""
     stream, subject_of = NEXT[service]
     metrics = Metrics(service)
+    publisher = Publisher(js, timeout_s=2)
     delivery = Delivery(
         service,
         handle,
-        publisher=Publisher(js, timeout_s=2),
+        publisher=publisher,
         attempts=AttemptStore(await js.key_value(topology.ATTEMPTS.name), service),
         endings=Endings(js, service, Checkpoint(js, stream.name, subject_of)),
+        lanes=Lanes(js, publisher, service),
         policy=QUICK,
         in_hand=InHand(metrics, ack_wait_s=20),
         holding=Holding(lambda _reason: None),
