@@ -52,7 +52,7 @@ def _nothing_lost(world: World) -> Iterator[str]:
             topology.source_of(message.subject)[0]
             for reads in topology.consumers_of(stage.service)
             for message in world.consumers[reads.durable].unanswered.values()
-        }
+        } | world.lost_copies
         for subject in world.broker.streams[stage.stream.name].subjects():
             batch, id_ = subject.split(".")[-2:]
             ends = {

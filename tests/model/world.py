@@ -30,6 +30,8 @@ from services.kernel.stream.outgoing import Publisher
 
 _HEARD_WITHIN_S = 5.0
 _RESTARTED_AFTER_S = 3.0
+_REPAIRED_AFTER_S = 15.0
+"""Longer than any answer is under way: one of before would pass for one of after."""
 _COPIED = 0.7
 
 
@@ -52,6 +54,7 @@ class World:
         self.broker.on_ack = self._on_ack
         self.replicas: list[Replica] = []
         self.cancelled: set[str] = set()
+        self.lost_copies: set[str] = set()
         self.deaths = 0
         self.crashes: list[str] = []
         self.loop.set_exception_handler(lambda _loop, story: self.crashes.append(str(story)))
@@ -112,10 +115,18 @@ class World:
         return is_new
 
     def lose_the_lanes(self) -> None:
-        """And what the repair does: everything before them is handed out again."""
+        """What they held is gone; some time later they are repaired."""
         self.note("LANES is lost")
-        for stored in list(self.broker.streams[topology.LANES.name].messages.values()):
-            self.broker.streams[topology.LANES.name].drop(stored)
+        lanes = self.broker.streams[topology.LANES.name]
+        for stored in list(lanes.messages.values()):
+            self.lost_copies.add(topology.source_of(stored.subject)[0])
+            lanes.drop(stored)
+        self.loop.call_later(_REPAIRED_AFTER_S, self._repair_the_lanes)
+
+    def _repair_the_lanes(self) -> None:
+        """Everything before them is handed out again."""
+        self.note("LANES is repaired")
+        self.lost_copies.clear()
         for consumer in self.consumers.values():
             consumer.begin_anew()
 
@@ -167,7 +178,9 @@ class World:
 
     @property
     def is_quiet(self) -> bool:
-        return not any(consumer.unanswered for consumer in self.consumers.values())
+        return not self.lost_copies and not any(
+            consumer.unanswered for consumer in self.consumers.values()
+        )
 
     @property
     def is_whole(self) -> bool:
