@@ -39,6 +39,7 @@ from services.kernel.stream.endings import Endings
 from services.kernel.stream.fetching import note_fetched
 from services.kernel.stream.in_hand import InHand
 from services.kernel.stream.incoming import Identity, Incoming, identity_of_subject
+from services.kernel.stream.lanes import Lanes
 from services.kernel.stream.outgoing import Publisher
 from services.kernel.stream.retry import RetryPolicy
 
@@ -66,8 +67,9 @@ class Service:
     """What makes one service different from the others.
 
     `open_handler` opens what the handler needs and closes it at the end. `concurrency` messages
-    are handled at once. They are fetched `fetch_size` at a time: one where handling is long, so
-    that no message waits here while another replica is idle; many where it is short.
+    of each of its consumers are handled at once. They are fetched `fetch_size` at a time: one where
+    handling is long, so that no message waits here while another replica is idle; many where it is
+    short.
     `next_checkpoint` gives the stream that the service writes. `spends`: it pays for calls, so
     the terms of a cancelled batch end here.
     `check_settings` raises SettingsError before anything is opened.
@@ -134,19 +136,21 @@ class Frame:
         )
 
     def _subscribe(self) -> None:
-        service, consumer = self._service, topology.CONSUMERS[self._service.name]
-        subscriber = self.broker.subscriber(
-            stream=JStream(consumer.stream, declare=False),
-            durable=consumer.durable,
-            config=consumer_config(consumer, self._settings.nats),
-            # Never FastStream's own batches: an error while one is collected drops the messages
-            # that it holds already, without an answer.
-            pull_sub=PullSub(batch_size=service.fetch_size, timeout=_PULL_TIMEOUT_S),
-            max_workers=service.concurrency,
-            ack_policy=AckPolicy.MANUAL,
-            no_reply=True,
-        )
-        subscriber(self._on_message)
+        """Each lane has as many workers as the main consumer: none waits for another's."""
+        service = self._service
+        for consumer in topology.consumers_of(service.name):
+            subscriber = self.broker.subscriber(
+                stream=JStream(consumer.stream, declare=False),
+                durable=consumer.durable,
+                config=consumer_config(consumer, self._settings.nats),
+                # Never FastStream's own batches: an error while one is collected drops the
+                # messages that it holds already, without an answer.
+                pull_sub=PullSub(batch_size=service.fetch_size, timeout=_PULL_TIMEOUT_S),
+                max_workers=service.concurrency,
+                ack_policy=AckPolicy.MANUAL,
+                no_reply=True,
+            )
+            subscriber(self._on_message)
 
     async def _on_message(self, message: Msg) -> None:
         assert self._deliver is not None  # noqa: S101
@@ -184,6 +188,7 @@ class Frame:
             publisher=publisher,
             attempts=AttemptStore(await js.key_value(topology.ATTEMPTS.name), self._service.name),
             endings=Endings(js, self._service.name, self._service.next_checkpoint(js)),
+            lanes=Lanes(js, publisher, self._service.name),
             policy=RetryPolicy.of(self._settings.retry),
             in_hand=self._in_hand,
             holding=holding,

@@ -27,7 +27,7 @@ END_TO_END_BUCKETS_S = (0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600, 14400)
 LOOP_LAG_BUCKETS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 REPAIR_RESULTS = ("repaired", "unfit", "failed")
 """`failed`: the repair got no answer, and the term is tried again."""
-OUTCOMES = ("published", "duplicate", "retried", "dead", "cancelled", "deferred")
+OUTCOMES = ("published", "duplicate", "retried", "dead", "cancelled", "deferred", "left_to_lane")
 
 
 class Metrics:

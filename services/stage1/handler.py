@@ -53,7 +53,9 @@ class AnalyzeTerms:
         else:
             analyzed = await self._asked(accepted, ledger)
         return Outgoing(
-            topology.analyzed_subject(accepted.batch, accepted.term_id), analyzed.to_bytes()
+            topology.analyzed_subject(accepted.batch, accepted.term_id),
+            analyzed.to_bytes(),
+            accepted.priority,
         )
 
     async def _asked(self, accepted: TermAccepted, ledger: Ledger) -> TermAnalyzed:

@@ -499,12 +499,13 @@ def environment(**added: str) -> dict[str, str]:
 @pytest.mark.parametrize("name", topology.SERVICES)
 def test_no_subscriber_loses_messages_by_a_librarys_default(name: str) -> None:
     app = importlib.import_module(f"services.{name}.app").app
-    [subscriber] = app.broker.subscribers
-    consumer = topology.CONSUMERS[name]  # type: ignore[index]
-    assert subscriber.ack_policy is AckPolicy.MANUAL
-    assert subscriber.stream.declare is False
-    assert (subscriber.stream.name, subscriber.config.durable_name) == (consumer.stream, name)
-    assert subscriber.config.max_deliver == -1
+    consumers = topology.consumers_of(name)  # type: ignore[arg-type]
+    for subscriber, consumer in zip(app.broker.subscribers, consumers, strict=True):
+        assert subscriber.ack_policy is AckPolicy.MANUAL
+        assert subscriber.stream.declare is False
+        durable = subscriber.config.durable_name
+        assert (subscriber.stream.name, durable) == (consumer.stream, consumer.durable)
+        assert subscriber.config.max_deliver == -1
     assert app.broker._connection_kwargs["max_reconnect_attempts"] == -1
     assert app.broker.config.graceful_timeout > 0
 

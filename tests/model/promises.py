@@ -49,7 +49,11 @@ def _nothing_lost(world: World) -> Iterator[str]:
     letters = world.broker.streams[topology.DEAD_LETTERS.name]
     for stage in STAGES:
         outputs = world.broker.streams[stage.next_stream.name]
-        awaited = {m.subject for m in world.consumers[stage.service].unanswered.values()}
+        awaited = {
+            topology.source_of(message.subject)[0]
+            for reads in topology.consumers_of(stage.service)
+            for message in world.consumers[reads.durable].unanswered.values()
+        } | world.lost_copies
         for subject in world.broker.streams[stage.stream.name].subjects():
             batch, id_ = subject.split(".")[-2:]
             ends = {

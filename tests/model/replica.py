@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from model.consumer import Handed
+from model.consumer import Consumer, Handed
 from model.network import Link
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
@@ -31,6 +31,7 @@ from services.kernel.stream.checkpoint import Checkpoint
 from services.kernel.stream.delivery import Delivery, Handler
 from services.kernel.stream.endings import Endings
 from services.kernel.stream.in_hand import InHand
+from services.kernel.stream.lanes import Lanes
 from services.kernel.stream.outgoing import Publisher
 from services.kernel.stream.retry import RetryPolicy
 from services.stage1.analyses import AnalysesOnStream
@@ -46,6 +47,8 @@ _WORKERS = 2
 _ELECTION_S = 15.0
 _GRACE_S = 25.0
 _PULL_AGAIN_S = 2.0
+
+Receive = Callable[[Handed], None]
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,9 @@ class Replica:
         self.name = name
         self._world = world
         self._loop = world.loop
-        self._consumer = world.consumers[stage.service]
+        reads = topology.consumers_of(stage.service)
+        consumers = [world.consumers[each.durable] for each in reads]
+        self._pulls = [(consumer, self._receiving(consumer)) for consumer in consumers]
         self.link = Link(world.broker, world.network, on_death=self.die, note=world.note)
         self.cancelled = set(world.cancelled)
         self._in_hand = InHand(_METRICS[stage.service], ack_wait_s=NATS.ack_wait_s)
@@ -92,8 +97,9 @@ class Replica:
         self._handling: set[asyncio.Task[None]] = set()
         self._keeping_alive = self._loop.create_task(self._in_hand.keep_alive())
         self._note("starts")
-        for _ in range(_WORKERS):
-            self._pull()
+        for consumer, receive in self._pulls:
+            for _ in range(_WORKERS):
+                self._pull(consumer, receive)
 
     def die(self) -> None:
         """At once: nothing of it has an effect from now on."""
@@ -106,7 +112,8 @@ class Replica:
         """Takes nothing more and ends what it works on; killed when that takes too long."""
         self._note("stops")
         self._is_stopping = True
-        self._consumer.withdraw(self._receive)
+        for consumer, receive in self._pulls:
+            consumer.withdraw(receive)
         if self._handling:
             await asyncio.wait(self._handling, timeout=_GRACE_S)
         if self._handling:
@@ -121,16 +128,22 @@ class Replica:
         for task in (self._keeping_alive, *self._handling):
             task.cancel()
 
-    def _pull(self) -> None:
+    def _pull(self, consumer: Consumer, receive: Receive) -> None:
         if not self.link.is_dead and not self._is_stopping:
-            self._consumer.pull(self._receive)
+            consumer.pull(receive)
 
-    def _receive(self, handed: Handed) -> None:
+    def _receiving(self, consumer: Consumer) -> Receive:
+        def receive(handed: Handed) -> None:
+            self._receive(handed, lambda: self._pull(consumer, receive))
+
+        return receive
+
+    def _receive(self, handed: Handed, pull_again: Callable[[], None]) -> None:
         """What comes to a dead replica, or gets lost, waits out its ack_wait."""
         if self.link.is_dead:
             return
         if self._world.network.loses_a_message():
-            self._loop.call_later(_PULL_AGAIN_S, self._pull)
+            self._loop.call_later(_PULL_AGAIN_S, pull_again)
             return
         message = Msg(
             self.link,  # type: ignore[arg-type]
@@ -141,18 +154,18 @@ class Replica:
         )
         self._note(f"gets {message.subject}, delivery {message.metadata.num_delivered}")
         self._in_hand.fetched([message])
-        self._handle(self._deliver(message))
+        self._handle(self._deliver(message), pull_again)
 
-    def _handle(self, work: Coroutine[Any, Any, None]) -> None:
+    def _handle(self, work: Coroutine[Any, Any, None], pull_again: Callable[[], None]) -> None:
         task = self._loop.create_task(work)
         self._handling.add(task)
-        task.add_done_callback(self._on_handled)
+        task.add_done_callback(lambda task: self._on_handled(task, pull_again))
 
-    def _on_handled(self, task: asyncio.Task[None]) -> None:
+    def _on_handled(self, task: asyncio.Task[None], pull_again: Callable[[], None]) -> None:
         self._handling.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._world.crashes.append(f"{self.name} raised {error!r}")
-        self._pull()
+        pull_again()
 
     def _note(self, event: str) -> None:
         self._world.note(f"{self.name} {event}")
@@ -161,12 +174,14 @@ class Replica:
         js = JetStreamContext(self.link, timeout=NATS.publish_timeout_s)  # type: ignore[arg-type]
         checkpoint = Checkpoint(js, self.stage.next_stream.name, self.stage.next_subject)
         holding = Holding()
+        publisher = Publisher(js, timeout_s=NATS.publish_timeout_s, election_s=_ELECTION_S)
         return Delivery(
             self.stage.service,
             self.stage.handler(self._asker(js, metrics, holding), js),
-            publisher=Publisher(js, timeout_s=NATS.publish_timeout_s, election_s=_ELECTION_S),
+            publisher=publisher,
             attempts=AttemptStore(_bucket(js, topology.ATTEMPTS), self.stage.service),
             endings=Endings(js, self.stage.service, checkpoint),
+            lanes=Lanes(js, publisher, self.stage.service),
             policy=POLICY,
             in_hand=self._in_hand,
             holding=holding,

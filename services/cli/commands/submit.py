@@ -26,13 +26,21 @@ from services.cli.submitting.submission import Submission, default_batch, read_s
 from services.cli.submitting.submission_report import Outcome, show_outcome, show_problems
 from services.cli.submitting.waiting import dead_terms, status_bar, wait_for_batch
 from services.kernel import topology
-from services.kernel.contracts.term import DECK_MAX_CHARACTERS
+from services.kernel.contracts.term import DECK_MAX_CHARACTERS, Priority
 
 TimeoutOption = Annotated[
     float | None,
     typer.Option(
         help="With --wait: exit 1 after so many seconds. (default: none)",
         min=0,
+        show_default=False,
+    ),
+]
+PriorityOption = Annotated[
+    Priority | None,
+    typer.Option(
+        help="For all rows: urgent terms go first, bulk terms last. (default: the row's own, else "
+        "normal)",
         show_default=False,
     ),
 ]
@@ -64,6 +72,7 @@ def submit(
             show_default=False,
         ),
     ] = None,
+    priority: PriorityOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Until every term has ended.")] = False,
     timeout_s: TimeoutOption = None,
     data: DataOption = None,
@@ -76,9 +85,11 @@ def submit(
     terms have ended, in cards or as dead letters that say why. Exit 1: not all were published,
     the time was up, or the batch was cancelled.
 
+    A term that waits already goes first when it is submitted again, to the same batch, as urgent.
+
     \b
     cardflow submit words.csv --wait
-    cardflow submit topik1.xlsx --batch topik1 --deck "TOPIK 1"
+    cardflow submit topik1.xlsx --batch topik1 --deck "TOPIK 1" --priority bulk
     echo 책 | cardflow submit - --json
     """
     check_names(batch, deck)
@@ -86,7 +97,7 @@ def submit(
         fail("--timeout-s needs --wait: without it nothing is waited for")
     with reported():
         url = nats_url(data, nats)
-        read = read_submission_files(files, deck=deck)
+        read = read_submission_files(files, deck=deck, priority=priority)
     name = batch or default_batch(files[0], datetime.now(UTC))
     if not read.payloads:
         _report_nothing(name, read, json=json)

@@ -1,6 +1,7 @@
 """The rules of delivery, once for all services: from a message to its one answer.
 
-    guard → handle → publish, await the PubAck → ack
+    guard → handle → publish, await the PubAck → copy an urgent one into its lane → ack
+    not normal, from the main consumer → left to its lane, then ack
     any error → RetryPolicy.decide → nak(delay) | dead letter, then ack
     its batch was cancelled → a record that says so, then ack
 
@@ -37,6 +38,7 @@ from services.kernel.stream.incoming import (
     identity_of_subject,
     read_delivery,
 )
+from services.kernel.stream.lanes import Lanes
 from services.kernel.stream.outgoing import Publisher
 from services.kernel.stream.retry import GiveUp, Retry, RetryPolicy
 from services.kernel.stream.trace import Trace
@@ -62,6 +64,7 @@ class Delivery:
         publisher: Publisher,
         attempts: AttemptStore,
         endings: Endings,
+        lanes: Lanes,
         policy: RetryPolicy,
         in_hand: InHand,
         holding: Holding,
@@ -75,6 +78,7 @@ class Delivery:
         self._publisher = publisher
         self._attempts = attempts
         self._endings = endings
+        self._lanes = lanes
         self._policy = policy
         self._in_hand = in_hand
         self._holding = holding
@@ -106,9 +110,10 @@ class Delivery:
             ),
         ):
             try:
-                outcome = await self._carry(incoming, identity, ledger, trace)
-            except AlreadyDone:
-                outcome = "duplicate"
+                if lane := self._lanes.lane_of(incoming):
+                    outcome = await self._leave_to(lane, incoming, identity)
+                else:
+                    outcome = await self._carry_on(incoming, identity, ledger, trace)
             except TakenOver:
                 self._note_taken_over()
                 return
@@ -118,6 +123,23 @@ class Delivery:
             await self._ack(message)
             self._metrics.completed(outcome)
             self._log.debug("message.completed", outcome=outcome)
+
+    async def _leave_to(self, lane: topology.Lane, incoming: Incoming, identity: Identity) -> str:
+        """On the main consumer: the lane's copy is what becomes of the term, also cancelled."""
+        if await self._endings.has_ended(identity, incoming.replay):
+            return "duplicate"
+        await self._lanes.leave(incoming, lane)
+        return "left_to_lane"
+
+    async def _carry_on(
+        self, incoming: Incoming, identity: Identity, ledger: AttemptLedger, trace: Trace
+    ) -> str:
+        try:
+            return await self._carry(incoming, identity, ledger, trace)
+        except AlreadyDone:
+            if incoming.lane == "urgent":  # Who ended it may have died before this.
+                await self._holding.until_written(lambda: self._lanes.hurry_on(identity))
+            return "duplicate"
 
     async def _carry(
         self, incoming: Incoming, identity: Identity, ledger: AttemptLedger, trace: Trace
@@ -137,9 +159,22 @@ class Delivery:
         headers = {topology.TRACEPARENT: trace.header()}
         if incoming.replay:
             headers[topology.REPLAYS] = str(incoming.replay)
-        return await self._holding.until_written(
-            lambda: self._publisher.publish(outgoing.subject, outgoing.body, headers=headers)
+        return await self._publish(outgoing, headers)
+
+    async def _publish(self, outgoing: Outgoing, headers: dict[str, str]) -> str:
+        subject, body = outgoing.subject, outgoing.body
+        if outgoing.priority != "normal":
+            headers = {**headers, topology.PRIORITY: outgoing.priority}
+        published = await self._holding.until_written(
+            lambda: self._publisher.publish(subject, body, headers=headers)
         )
+        if outgoing.priority == "urgent":
+            await self._holding.until_written(
+                lambda: self._lanes.hurry(
+                    subject, None if published == "duplicate" else body, headers
+                )
+            )
+        return published
 
     async def _answer_failure(
         self,

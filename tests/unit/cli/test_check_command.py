@@ -14,7 +14,7 @@ from services.cli.main import cli
 from services.ingest.handler import read_submission
 from services.kernel.errors import TermRefused
 
-KEYS = ["line", "input", "normal", "homonym", "hint", "verdict", "reason"]
+KEYS = ["line", "input", "normal", "homonym", "hint", "priority", "verdict", "reason"]
 
 
 def check(*arguments: str | Path, input: str | None = None) -> Result:  # noqa: A002
@@ -43,6 +43,7 @@ def test_each_row_is_one_line_of_json_with_the_documented_keys(words: Path) -> N
         "normal": "책",
         "homonym": None,
         "hint": "book",
+        "priority": "normal",
         "verdict": "accept",
         "reason": None,
     }

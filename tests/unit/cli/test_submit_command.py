@@ -120,7 +120,7 @@ def test_half_a_surrogate_pair_goes_out_as_its_escape() -> None:
     from services.cli.submitting import payloads
     from services.ingest.readers import Row
 
-    payload = payloads._payload("-", Row(1, {"term": "책\udc80"}, "책"), None)
+    payload = payloads._payload("-", Row(1, {"term": "책\udc80"}, "책"), {})
     assert isinstance(payload, Payload)
     assert payload.term == "책\udc80"
 
