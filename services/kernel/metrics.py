@@ -6,6 +6,7 @@ Each process has a registry of its own, so that several apps in one process do n
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 from prometheus_client import (
     CollectorRegistry,
@@ -32,11 +33,12 @@ class Metrics:
 
     def __init__(self, service: str) -> None:
         self.registry = CollectorRegistry()
-        self._service = service
+        self.service = service
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self._declare_deliveries(service, self.registry)
         self._declare_calls(service, self.registry)
+        self._declare_budgets(self.registry)
 
     def _declare_deliveries(self, service: str, registry: CollectorRegistry) -> None:
         self.received = Counter(
@@ -114,16 +116,48 @@ class Metrics:
         for result in ("hit", "miss"):
             self._cache.labels(service, result)
 
+    def _declare_budgets(self, registry: CollectorRegistry) -> None:
+        labels = ["service", "account"]
+        self._budget_reached = Gauge(
+            "cardflow_budget_reached",
+            "1 while calls wait for money of this day or stage; how many batches are over theirs.",
+            labels,
+            registry=registry,
+        )
+        self._budget_left = Gauge(
+            "cardflow_budget_left_usd",
+            "What a limited budget has left that nobody has spent or reserved.",
+            labels,
+            registry=registry,
+        )
+        self._budget_limit = Gauge(
+            "cardflow_budget_limit_usd", "The limit in force.", labels, registry=registry
+        )
+
+    def budget_reached(self, account: str, count: int) -> None:
+        """`account`: day, stage or batch."""
+        self._budget_reached.labels(self.service, account).set(count)
+
+    def budget(self, account: str, limit_usd: float | None, left_usd: float) -> None:
+        """A day's or stage's limit; without one there are no such series."""
+        if limit_usd is None:
+            with suppress(KeyError):
+                self._budget_limit.remove(self.service, account)
+                self._budget_left.remove(self.service, account)
+            return
+        self._budget_limit.labels(self.service, account).set(limit_usd)
+        self._budget_left.labels(self.service, account).set(left_usd)
+
     def completed(self, outcome: str) -> None:
         """One delivery was answered; `outcome` is one of OUTCOMES."""
-        self._completed.labels(self._service, outcome).inc()
+        self._completed.labels(self.service, outcome).inc()
         self.last_processed.set(time.time())
 
     def called(self, outcome: str) -> None:
-        self._calls.labels(self._service, outcome).inc()
+        self._calls.labels(self.service, outcome).inc()
 
     def cache_asked(self, *, hit: bool) -> None:
-        self._cache.labels(self._service, "hit" if hit else "miss").inc()
+        self._cache.labels(self.service, "hit" if hit else "miss").inc()
 
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes."""

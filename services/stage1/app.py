@@ -22,12 +22,14 @@ settings = load_settings(Stage1Settings)
 @asynccontextmanager
 async def _open_handler(connected: Connected) -> AsyncIterator[Handler]:
     async with open_asker(
+        connected.nc,
         connected.js,
         settings,
         settings.stage1,
         connected.metrics,
         connected.dependencies,
         connected.holding,
+        connected.circumstances,
     ) as asker:
         yield AnalyzeTerms(asker, AnalysesOnStream(connected.js))
 

@@ -21,12 +21,14 @@ settings = load_settings(Stage2Settings)
 @asynccontextmanager
 async def _open_handler(connected: Connected) -> AsyncIterator[Handler]:
     async with open_asker(
+        connected.nc,
         connected.js,
         settings,
         settings.stage2,
         connected.metrics,
         connected.dependencies,
         connected.holding,
+        connected.circumstances,
     ) as asker:
         yield WriteCards(asker)
 
