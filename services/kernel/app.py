@@ -22,6 +22,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from services.kernel import topology
+from services.kernel.circumstances import Circumstances
 from services.kernel.holding import Holding
 from services.kernel.logs import configure_logs
 from services.kernel.loop_lag import watch_loop
@@ -60,6 +61,7 @@ class Connected:
     holding: Holding
     dependencies: dict[str, str | None]
     """What /readyz tells beside NATS: a name with the reason why it is down, or None."""
+    circumstances: Circumstances
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class Frame:
         self._not_ready: str | None = "starting"
         self._dependencies: dict[str, str | None] = {}
         self._stopping = False
+        self._circumstances = Circumstances()
         self.broker = self._build_broker()
         self._subscribe()
         self.app = FastStream(
@@ -175,11 +178,20 @@ class Frame:
         holding = Holding(self._note_held)
         cancellations = Cancellations(js)
         if self._service.spends:
+            self._circumstances.cancelled = cancellations
             await cancellations.listen(nc)
             self._in_background(cancellations.read_again())
         handler = await self._open.enter_async_context(
             self._service.open_handler(
-                Connected(nc, js, self._metrics, publisher, holding, self._dependencies)
+                Connected(
+                    nc,
+                    js,
+                    self._metrics,
+                    publisher,
+                    holding,
+                    self._dependencies,
+                    self._circumstances,
+                )
             )
         )
         self._deliver = Delivery(
@@ -193,7 +205,7 @@ class Frame:
             in_hand=self._in_hand,
             holding=holding,
             metrics=self._metrics,
-            cancelled=cancellations,
+            circumstances=self._circumstances,
             identify=self._service.identify,
         )
 
@@ -236,6 +248,7 @@ class Frame:
         """Stops fetching, lets work in hand finish, gives back what was not begun."""
         self._stopping = True
         self._not_ready = "stopping"
+        self._circumstances.is_stopping = True
         for subscriber in self.broker.subscribers:
             await subscriber.stop()
         await self._in_hand.hand_back()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 from prometheus_client import (
     CollectorRegistry,
@@ -35,13 +36,14 @@ class Metrics:
 
     def __init__(self, service: str) -> None:
         self.registry = CollectorRegistry()
-        self._service = service
+        self.service = service
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self._declare_deliveries(service, self.registry)
         self._declare_calls(service, self.registry)
         self._declare_pace(service, self.registry)
         self._declare_repairs(service, self.registry)
+        self._declare_budgets(self.registry)
 
     def _declare_deliveries(self, service: str, registry: CollectorRegistry) -> None:
         self.received = Counter(
@@ -152,7 +154,7 @@ class Metrics:
     def paced(self, limits: Mapping[str, float], *, slots: int, is_local: bool) -> None:
         """`limits` in force by kind."""
         for kind, limit in limits.items():
-            self._limit.labels(self._service, kind).set(limit)
+            self._limit.labels(self.service, kind).set(limit)
         self._slots.set(slots)
         self._is_local.set(is_local)
 
@@ -172,20 +174,52 @@ class Metrics:
         for result in REPAIR_RESULTS:
             self._repairs.labels(service, result)
 
+    def _declare_budgets(self, registry: CollectorRegistry) -> None:
+        labels = ["service", "account"]
+        self._budget_reached = Gauge(
+            "cardflow_budget_reached",
+            "1 while calls wait for money of this day or stage; how many batches are over theirs.",
+            labels,
+            registry=registry,
+        )
+        self._budget_left = Gauge(
+            "cardflow_budget_left_usd",
+            "What a limited budget has left that nobody has spent or reserved.",
+            labels,
+            registry=registry,
+        )
+        self._budget_limit = Gauge(
+            "cardflow_budget_limit_usd", "The limit in force.", labels, registry=registry
+        )
+
+    def budget_reached(self, account: str, count: int) -> None:
+        """`account`: day, stage or batch."""
+        self._budget_reached.labels(self.service, account).set(count)
+
+    def budget(self, account: str, limit_usd: float | None, left_usd: float) -> None:
+        """A day's or stage's limit; without one there are no such series."""
+        if limit_usd is None:
+            with suppress(KeyError):
+                self._budget_limit.remove(self.service, account)
+                self._budget_left.remove(self.service, account)
+            return
+        self._budget_limit.labels(self.service, account).set(limit_usd)
+        self._budget_left.labels(self.service, account).set(left_usd)
+
     def completed(self, outcome: str) -> None:
         """One delivery was answered; `outcome` is one of OUTCOMES."""
-        self._completed.labels(self._service, outcome).inc()
+        self._completed.labels(self.service, outcome).inc()
         self.last_processed.set(time.time())
 
     def called(self, outcome: str) -> None:
-        self._calls.labels(self._service, outcome).inc()
+        self._calls.labels(self.service, outcome).inc()
 
     def repaired(self, result: str) -> None:
         """One repair ended; `result` is one of REPAIR_RESULTS."""
-        self._repairs.labels(self._service, result).inc()
+        self._repairs.labels(self.service, result).inc()
 
     def cache_asked(self, *, hit: bool) -> None:
-        self._cache.labels(self._service, "hit" if hit else "miss").inc()
+        self._cache.labels(self.service, "hit" if hit else "miss").inc()
 
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes."""

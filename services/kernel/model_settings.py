@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+from decimal import Decimal
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from services.kernel.errors import SettingsError
 from services.kernel.settings import KernelSettings
@@ -34,6 +35,33 @@ class ProviderSettings(BaseModel):
         default=None, description="key for custom; openrouter takes OPENROUTER_API_KEY"
     )
     timeout_s: float = Field(default=120, gt=0, description="seconds until a call is given up")
+
+
+BUDGET_MAX_USD = 1_000_000
+
+Usd = Annotated[Decimal, Field(ge=0)]
+
+
+class ModelPrice(BaseModel):
+    """What a model costs: US dollars a million tokens, and a request."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt_usd: Usd
+    completion_usd: Usd
+    request_usd: Usd = Decimal(0)
+
+
+class BudgetSettings(BaseModel):
+    """Money of all stages together; `cardflow budget` changes it while they run."""
+
+    per_day_usd: Decimal | None = Field(
+        default=None,
+        gt=0,
+        le=BUDGET_MAX_USD,
+        description="US dollars that all stages may spend in a day (UTC); none: no limit. Needs "
+        "the model's price; at the limit calls wait. `cardflow budget --day` goes before it",
+    )
 
 
 class StageSettings(BaseModel):
@@ -79,12 +107,26 @@ class StageSettings(BaseModel):
         "room, at most so many tokens; not above max_tokens: not asked for again",
     )
     temperature: float = Field(default=0.3, ge=0, le=2, description="randomness of the model")
+    budget_usd: Decimal | None = Field(
+        default=None,
+        gt=0,
+        le=BUDGET_MAX_USD,
+        description="US dollars that the stage may spend in all, over all days, batches and "
+        "replicas; none: no limit. `cardflow budget --stage` goes before it",
+    )
 
 
 class ModelSettings(KernelSettings):
     """What the two services need that ask a model."""
 
     provider: ProviderSettings = ProviderSettings()
+    budget: BudgetSettings = BudgetSettings()
+    prices: dict[str, ModelPrice] = Field(
+        default={},
+        description="what models cost, before what the provider lists: JSON with US dollars a "
+        'million tokens, {"MODEL": {"prompt_usd": 0.15, "completion_usd": 0.6}}, and '
+        '"request_usd" for each call where there is such a price',
+    )
     openrouter_api_key: Annotated[
         SecretStr | None,
         Field(validation_alias="OPENROUTER_API_KEY", description="key of openrouter.ai"),

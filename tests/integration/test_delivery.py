@@ -13,6 +13,7 @@ from nats.js.api import StreamConfig
 from nats.js.errors import NotFoundError
 
 from services.kernel import topology
+from services.kernel.circumstances import Circumstances
 from services.kernel.contracts.dead_letter import DeadLetter
 from services.kernel.errors import (
     Outage,
@@ -279,7 +280,7 @@ async def test_a_term_of_a_cancelled_batch_ends_on_record_and_without_a_call(
     js: JetStreamContext,
 ) -> None:
     handler = PaysOnce()
-    stage = await Stage1(js, handler, cancelled={BATCH}).open()
+    stage = await Stage1(js, handler, circumstances=Circumstances(cancelled={BATCH})).open()
     await stage.accept()
     await stage.deliver()
     await eventually(stage.is_settled)
@@ -304,7 +305,7 @@ async def test_a_batch_that_is_cancelled_before_the_call_pays_nothing(
         await ledger.begin("fingerprint")
         return await analyze(incoming)
 
-    stage = await Stage1(js, waits, cancelled=cancelled).open()
+    stage = await Stage1(js, waits, circumstances=Circumstances(cancelled=cancelled)).open()
     await stage.accept()
     await (await stage.fetch()).nak()
     await stage.deliver()
@@ -316,7 +317,7 @@ async def test_a_batch_that_is_cancelled_before_the_call_pays_nothing(
 
 async def test_what_is_paid_for_goes_on_when_its_batch_is_cancelled(js: JetStreamContext) -> None:
     """Its replica died between the answer and the publish: the rest of its way costs nothing."""
-    stage = await Stage1(js, analyze, cancelled={BATCH}).open()
+    stage = await Stage1(js, analyze, circumstances=Circumstances(cancelled={BATCH})).open()
     await stage.accept()
     message = await stage.fetch()
     dying = stage.ledger()
@@ -329,7 +330,7 @@ async def test_what_is_paid_for_goes_on_when_its_batch_is_cancelled(js: JetStrea
 
 
 async def test_what_is_finished_stays_when_its_batch_is_cancelled(js: JetStreamContext) -> None:
-    stage = await Stage1(js, analyze, cancelled={BATCH}).open()
+    stage = await Stage1(js, analyze, circumstances=Circumstances(cancelled={BATCH})).open()
     await js.publish(topology.analyzed_subject(BATCH, "t1"), b"finished before")
     await stage.accept()
     await stage.deliver()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from model.consumer import Consumer, Handed
 from model.network import Link
+from model.provider import FIT_USD
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.kv import KeyValue
@@ -16,15 +18,21 @@ from unit.asking_fakes import access
 from unit.pace_fakes import free_pace
 
 from services.kernel import topology
+from services.kernel.circumstances import Circumstances
+from services.kernel.fleet.purses import Bounds, Purses
+from services.kernel.fleet.spending import Account
 from services.kernel.holding import Holding
 from services.kernel.llm.asker import Asker
-from services.kernel.llm.budget import NoBudget
 from services.kernel.llm.cache import BucketCache
 from services.kernel.llm.calling import Caller
 from services.kernel.llm.claims import BucketClaims
+from services.kernel.llm.fleet_budget import FleetBudget
+from services.kernel.llm.prices import Prices, WorstCase
+from services.kernel.llm.prompt import Inquiry
 from services.kernel.llm.routes import SingleRoute
 from services.kernel.metrics import Metrics
 from services.kernel.model_settings import StageSettings
+from services.kernel.record import Record
 from services.kernel.settings import NatsSettings
 from services.kernel.stream.attempt_store import AttemptStore
 from services.kernel.stream.checkpoint import Checkpoint
@@ -44,6 +52,19 @@ if TYPE_CHECKING:
 POLICY = RetryPolicy(max_attempts=3, base_s=1, cap_s=30)
 NATS = NatsSettings(ack_wait_s=20, publish_timeout_s=5)
 _WORKERS = 2
+
+
+class FixedWorstCase(WorstCase):
+    """No call costs more than a fit one."""
+
+    def __init__(self) -> None:
+        super().__init__(Prices({}), ())
+
+    def __call__(self, inquiry: Inquiry) -> Decimal:
+        return FIT_USD
+
+
+WORST_CASE = FixedWorstCase()
 _ELECTION_S = 15.0
 _GRACE_S = 25.0
 _PULL_AGAIN_S = 2.0
@@ -91,9 +112,11 @@ class Replica:
         self._pulls = [(consumer, self._receiving(consumer)) for consumer in consumers]
         self.link = Link(world.broker, world.network, on_death=self.die, note=world.note)
         self.cancelled = set(world.cancelled)
+        self._circumstances = Circumstances(cancelled=self.cancelled)
         self._in_hand = InHand(_METRICS[stage.service], ack_wait_s=NATS.ack_wait_s)
         self._deliver = self._delivery(_METRICS[stage.service])
         self._is_stopping = False
+        self._paying = self._loop.create_task(self._purses.run())
         self._handling: set[asyncio.Task[None]] = set()
         self._keeping_alive = self._loop.create_task(self._in_hand.keep_alive())
         self._note("starts")
@@ -112,6 +135,7 @@ class Replica:
         """Takes nothing more and ends what it works on; killed when that takes too long."""
         self._note("stops")
         self._is_stopping = True
+        self._circumstances.is_stopping = True
         for consumer, receive in self._pulls:
             consumer.withdraw(receive)
         if self._handling:
@@ -120,12 +144,14 @@ class Replica:
             self.die()
         else:
             await self._in_hand.hand_back()
+            self._paying.cancel()
+            await self._purses.close()
             self._end()
 
     def _end(self) -> None:
         self.link.is_dead = True
         self._world.restart_soon(self.stage.service)
-        for task in (self._keeping_alive, *self._handling):
+        for task in (self._keeping_alive, self._paying, *self._handling):
             task.cancel()
 
     def _pull(self, consumer: Consumer, receive: Receive) -> None:
@@ -186,7 +212,7 @@ class Replica:
             in_hand=self._in_hand,
             holding=holding,
             metrics=metrics,
-            cancelled=self.cancelled,
+            circumstances=self._circumstances,
             jitter=self._world.random.random,
         )
 
@@ -200,8 +226,20 @@ class Replica:
             clock=self._loop.time,
         )
         claims = BucketClaims(_bucket(js, topology.CLAIMS), ttl_s=NATS.ack_wait_s, holder=self.name)
+        self._purses = Purses(
+            lambda key: Record(_bucket(js, topology.FLEET), key, Account(), writes_max=50),
+            lambda: self._world.limits,
+            Bounds(),
+            stage=self.stage.service,
+            name=self.name,
+            concurrency=_WORKERS,
+            now=self._loop.time,
+            metrics=metrics,
+            circumstances=self._circumstances,
+        )
+        budget = FleetBudget(self._purses, WORST_CASE)
         return Asker(
-            Caller(routes, NoBudget(), cache, metrics, holding),
+            Caller(routes, budget, cache, metrics, holding),
             access(),
             cache,
             claims,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import get_args
 
 import pytest
@@ -36,7 +37,18 @@ TERMS = ("책", "물")
 BATCHES = ("b1", "b2", "b3")
 """Only the last one is ever cancelled."""
 REPLICAS_MAX = 3
-FULL = ("ANALYSES", "CARDS", "LANES", "DEAD_LETTERS", "KV_COMPLETIONS", "KV_ATTEMPTS", "KV_CLAIMS")
+FULL = (
+    "ANALYSES",
+    "CARDS",
+    "LANES",
+    "DEAD_LETTERS",
+    "KV_COMPLETIONS",
+    "KV_ATTEMPTS",
+    "KV_CLAIMS",
+    "KV_FLEET",
+)
+BUDGETS_USD = tuple(map(Decimal, ("0.001", "0.002", "0.005", "0.02")))
+"""Of no call, of one, of two, of ten."""
 MOMENTS_S = (0.002, 0.005, 0.01, 0.02, 0.05)
 WHILES_S = (0.3, 0.6, 2.0, 8.0)
 AGES_S = (25.0, 90.0)
@@ -61,10 +73,18 @@ class DeliveryModel(RuleBasedStateMachine):
         number=st.integers(0, 2**16),
         accepted=st.lists(submissions, min_size=1, max_size=4),
         moods=st.lists(st.sampled_from(Mood), max_size=8),
+        budget=st.none() | st.sampled_from(BUDGETS_USD),
     )
-    def open_world(self, number: int, accepted: list[Submission], moods: list[Mood]) -> None:
+    def open_world(
+        self,
+        number: int,
+        accepted: list[Submission],
+        moods: list[Mood],
+        budget: Decimal | None,
+    ) -> None:
         """With work at hand from the beginning, and a provider that may be in no good mood."""
         self.world = World(number)
+        self.world.set_budget(budget)
         self.world.provider.moods.extend(moods)
         for stage in STAGES:
             self.world.start_replica(stage.service)
@@ -81,6 +101,18 @@ class DeliveryModel(RuleBasedStateMachine):
     @rule()
     def cancel_a_batch(self) -> None:
         self.world.cancel(BATCHES[-1])
+
+    @precondition(lambda self: self.world.limits.day_usd is not None)
+    @rule(more=st.sampled_from(BUDGETS_USD))
+    def raise_the_budget(self, more: Decimal) -> None:
+        day_usd = self.world.limits.day_usd
+        assert day_usd is not None
+        self.world.set_budget(day_usd + more)
+
+    @precondition(lambda self: self.world.is_whole)
+    @rule(batch=st.sampled_from(BATCHES), more=st.sampled_from(BUDGETS_USD))
+    def give_a_batch_a_budget_or_raise_it(self, batch: str, more: Decimal) -> None:
+        self.world.raise_batch_budget(batch, more)
 
     @precondition(lambda self: self.world.is_whole and self.world.letters())
     @rule(place=st.integers(0, 10))

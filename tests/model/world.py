@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
+from decimal import Decimal
 from random import Random
 
 from model.books import Books
@@ -17,6 +19,7 @@ from model.provider import PEACEFUL, ModelProvider
 from model.replica import NATS, STAGES, Replica
 from model.virtual_time import VirtualLoop
 from nats.js import JetStreamContext
+from nats.js.kv import KeyValue
 from unit.term_samples import accepted
 
 from services.cli.letters.letters import Letter
@@ -25,6 +28,9 @@ from services.kernel import topology
 from services.kernel.contracts.attempt import AttemptHistory
 from services.kernel.contracts.dead_letter import DeadLetter
 from services.kernel.contracts.term import Priority
+from services.kernel.fleet.budget_limits import Limits, account_key
+from services.kernel.fleet.spending import Account
+from services.kernel.record import Record
 from services.kernel.stream.lanes import Lanes, priority_header
 from services.kernel.stream.outgoing import Publisher
 
@@ -55,6 +61,7 @@ class World:
         self.replicas: list[Replica] = []
         self.cancelled: set[str] = set()
         self.lost_copies: set[str] = set()
+        self.limits = Limits()
         self.deaths = 0
         self.crashes: list[str] = []
         self.loop.set_exception_handler(lambda _loop, story: self.crashes.append(str(story)))
@@ -138,6 +145,34 @@ class World:
             heard_s = self.random.uniform(0.0, _HEARD_WITHIN_S)
             self.loop.call_later(heard_s, replica.cancelled.add, batch)
 
+    def set_budget(self, day_usd: Decimal | None) -> None:
+        """Of every day; every replica knows at once."""
+        self.note(f"the budget of a day is {day_usd} $")
+        self.limits = Limits(day_usd=day_usd)
+
+    def raise_batch_budget(self, batch: str, more_usd: Decimal) -> None:
+        """As the command does, in the batch's account: over what it has, or what it may cost."""
+        self._change_batch_budget(
+            batch, lambda a: (a.total_usd if a.limit_usd is None else a.limit_usd) + more_usd
+        )
+
+    def _change_batch_budget(
+        self, batch: str, limit_of: Callable[[Account], Decimal | None]
+    ) -> None:
+        js = JetStreamContext(self._healthy)  # type: ignore[arg-type]
+        bucket = KeyValue("FLEET", "KV_FLEET", "$KV.FLEET.", js, direct=True)
+        record = Record(bucket, account_key("batch", batch), Account())
+        change = record.change(lambda a: a.model_copy(update={"limit_usd": limit_of(a)}))
+        account = self.loop.finish(change)
+        self.note(f"the budget of {batch} is {account.limit_usd} $")
+
+    def accounts(self) -> dict[str, Account]:
+        """Every account by its key, as the bucket has it."""
+        return {
+            key: Account.model_validate_json(stored.data)
+            for key, stored in self.broker.keys(topology.FLEET).items()
+        }
+
     def letters(self) -> list[Letter]:
         stream = self.broker.streams[topology.DEAD_LETTERS.name]
         return [
@@ -205,3 +240,8 @@ class World:
         for stream in self.broker.streams.values():
             stream.is_full = False
         self.network.set_down(False)
+        self.set_budget(None)
+        for key, account in self.accounts().items():
+            if key.startswith("spend.batch.") and account.limit_usd is not None:
+                batch = key.removeprefix("spend.batch.")
+                self._change_batch_budget(batch, lambda _account: None)

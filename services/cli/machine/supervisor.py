@@ -170,10 +170,14 @@ class Supervisor:
         self.write_endpoints()
 
     async def _answers(self, client: httpx.AsyncClient, url: str) -> bool:
+        """Ready, or only waiting for people: a budget that is used up is no failed start."""
         try:
-            return (await client.get(url)).is_success
-        except httpx.HTTPError:
+            answer = await client.get(url)
+            parts = answer.json().get("dependencies", {})
+        except (httpx.HTTPError, ValueError, AttributeError):
             return False
+        waiting = {name for name, reason in parts.items() if reason != "ok"}
+        return answer.is_success or waiting == {"budget"}
 
     async def _until(self, is_so: Callable[[], Awaitable[bool]], children: list[Child]) -> None:
         """Raises SettingsError when a child can't be used, or it takes too long."""

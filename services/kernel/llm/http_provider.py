@@ -25,6 +25,9 @@ REPLY_MAX_BYTES = 2 * 1024 * 1024
 KEY_MIN_CHARACTERS = 16
 """A shorter key is what people fill in for a local server (`none`), and part of innocent words."""
 
+_LIST_MAX_BYTES = 32 * 1024 * 1024
+_LIST_S = 10.0
+
 _USER_AGENT = "cardflow/0.1"
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 _NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
@@ -41,7 +44,8 @@ class HttpProvider:
         self, client: httpx.AsyncClient, access: ProviderAccess, *, timeout_s: float | None = None
     ) -> None:
         self._client = client
-        self._url = _completions_url(access.base_url)
+        self._url = _url(access.base_url, "chat/completions")
+        self._models_url = _url(access.base_url, "models")
         self._kind = access.kind
         self._timeout_s = timeout_s
         self._secret = _key(access).encode()
@@ -49,6 +53,29 @@ class HttpProvider:
     async def complete(self, request: CompletionRequest) -> Completion:
         status, headers, body = await self._exchange(request.body)
         return read_answer(status, headers, body, kind=self._kind)
+
+    async def list_models(self) -> bytes:
+        """The provider's list of its models, whatever it answers; empty for a refusal.
+
+        Raises TransientError when there is no whole answer.
+        """
+        chunks = bytearray()
+        try:
+            async with (
+                asyncio.timeout(_LIST_S),
+                self._client.stream("GET", self._models_url) as response,
+            ):
+                async for chunk in response.aiter_bytes():
+                    chunks += chunk
+                    if len(chunks) > _LIST_MAX_BYTES:
+                        return b""
+        except (httpx.HTTPError, httpx.StreamError, aiohttp.ClientError, TimeoutError) as error:
+            raise TransientError(f"the list of models can't be read: {error!r}") from error
+        if response.status_code >= 500:
+            raise TransientError(
+                f"the list of models: the provider answered {response.status_code}"
+            )
+        return bytes(chunks) if response.status_code == 200 else b""
 
     async def _exchange(self, body: bytes) -> tuple[int, httpx.Headers, bytes]:
         try:
@@ -78,9 +105,9 @@ class HttpProvider:
         return body.replace(self._secret, b"[redacted]")
 
 
-def _completions_url(base_url: str) -> str:
+def _url(base_url: str, path: str) -> str:
     try:
-        url = httpx.URL(f"{base_url.rstrip('/')}/chat/completions")
+        url = httpx.URL(f"{base_url.rstrip('/')}/{path}")
     except httpx.InvalidURL as error:
         raise SettingsError(f"the provider's URL {base_url!r} can't be read: {error}") from error
     if url.scheme not in ("http", "https") or not url.host:

@@ -11,16 +11,18 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from services.kernel import topology
+from services.kernel.circumstances import Circumstances
 from services.kernel.fleet.limits import limits_of
 from services.kernel.fleet.opening import open_fleet
 from services.kernel.fleet.stage_pace import open_pace
 from services.kernel.holding import Holding
 from services.kernel.llm.asker import Asker
-from services.kernel.llm.budget import NoBudget
 from services.kernel.llm.cache import BucketCache
 from services.kernel.llm.calling import Caller
 from services.kernel.llm.claims import BucketClaims
 from services.kernel.llm.http_provider import open_http_provider
+from services.kernel.llm.opening_budget import Stage, open_budget, open_prices
+from services.kernel.llm.prices import Priced, WorstCase
 from services.kernel.llm.routes import SingleRoute
 from services.kernel.metrics import Metrics
 from services.kernel.model_settings import ModelSettings, StageSettings, resolve_provider
@@ -36,6 +38,7 @@ async def open_asker(
     metrics: Metrics,
     dependencies: MutableMapping[str, str | None],
     holding: Holding,
+    circumstances: Circumstances,
 ) -> AsyncIterator[Asker]:
     """Raises SettingsError when the provider is only half chosen."""
     access = resolve_provider(settings, stage)
@@ -58,12 +61,23 @@ async def open_asker(
         open_http_provider(
             access, timeout_s=settings.provider.timeout_s, concurrency=stage.concurrency
         ) as provider,
+        open_prices(settings, stage, [(access, provider)]) as prices,
+        open_budget(
+            fleet,
+            clock,
+            settings,
+            Stage(metrics.service, stage),
+            WorstCase(prices, [access]),
+            metrics,
+            circumstances,
+            dependencies,
+        ) as budget,
     ):
         dependencies["provider"] = None
 
         def note_trouble(reason: str | None) -> None:
             dependencies["provider"] = reason
 
-        routes = SingleRoute(access, provider, pace, note_trouble=note_trouble)
-        caller = Caller(routes, NoBudget(), cache, metrics, holding)
+        routes = SingleRoute(access, Priced(provider, prices), pace, note_trouble=note_trouble)
+        caller = Caller(routes, budget, cache, metrics, holding)
         yield Asker(caller, access, cache, claims, stage, metrics)

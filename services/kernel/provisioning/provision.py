@@ -31,8 +31,9 @@ from services.kernel.settings import NatsSettings
 
 _DAY_S = 86_400.0
 _DUPLICATE_WINDOW_S = 120.0
-_MAX_ACK_PENDING = 2_000
-"""Above 1.2 × concurrency × replicas of any stage that fits on one machine."""
+_MAX_ACK_PENDING = 20_000
+"""Terms that wait to be tried again count, too: those of a batch over its budget above all, which
+must not keep other batches from being delivered."""
 
 
 def stream_config(stream: topology.Stream, settings: NatsSettings) -> StreamConfig:

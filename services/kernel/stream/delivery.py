@@ -13,16 +13,17 @@ be published is held in hand until it can.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 from nats.aio.msg import Msg
 from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from services.kernel import topology
-from services.kernel.errors import BatchCancelled, Outage, PermanentError
+from services.kernel.circumstances import Circumstances
+from services.kernel.errors import BatchCancelled, BudgetReached, Outage, PermanentError
 from services.kernel.holding import Holding
 from services.kernel.metrics import Metrics
 from services.kernel.nats_faults import NATS_FAULTS
@@ -42,6 +43,9 @@ from services.kernel.stream.lanes import Lanes
 from services.kernel.stream.outgoing import Publisher
 from services.kernel.stream.retry import GiveUp, Retry, RetryPolicy
 from services.kernel.stream.trace import Trace
+
+_LOOK_EVERY: Final = 4
+"""Deliveries of a term whose batch is over its budget."""
 
 
 class Handler(Protocol):
@@ -69,7 +73,7 @@ class Delivery:
         in_hand: InHand,
         holding: Holding,
         metrics: Metrics,
-        cancelled: Container[str] = (),
+        circumstances: Circumstances | None = None,
         identify: Callable[[Incoming], Identity] = identity_of_subject,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -82,7 +86,7 @@ class Delivery:
         self._policy = policy
         self._in_hand = in_hand
         self._holding = holding
-        self._cancelled = cancelled
+        self._circumstances = circumstances or Circumstances()
         self._metrics = metrics
         self._identify = identify
         self._jitter = jitter
@@ -97,7 +101,7 @@ class Delivery:
             replay=incoming.replay,
             max_attempts=self._policy.max_attempts,
             has_ended=lambda: self._endings.has_ended(identity, incoming.replay),
-            is_cancelled=lambda: identity.batch in self._cancelled,
+            is_cancelled=lambda: identity.batch in self._circumstances.cancelled,
         )
         with (
             self._in_hand.work_on(message),
@@ -144,10 +148,11 @@ class Delivery:
     async def _carry(
         self, incoming: Incoming, identity: Identity, ledger: AttemptLedger, trace: Trace
     ) -> str:
-        if identity.batch in self._cancelled:
+        if identity.batch in self._circumstances.cancelled:
             await ledger.reopen()
             if not ledger.is_answered:
                 raise BatchCancelled(f"batch {identity.batch} was cancelled")
+        self._put_off_unaffordable(incoming, identity)
         if incoming.redelivered or incoming.replay:
             await ledger.reopen()
             await ledger.mark_started()
@@ -175,6 +180,15 @@ class Delivery:
                 )
             )
         return published
+
+    def _put_off_unaffordable(self, incoming: Incoming, identity: Identity) -> None:
+        """A batch without money comes again and again: that must cost the others nothing.
+
+        Now and then it is looked whether the answer is known meanwhile: that costs no money.
+        """
+        looks = incoming.deliveries % _LOOK_EVERY == 1
+        if identity.batch in self._circumstances.unaffordable and not looks:
+            raise BudgetReached(f"the budget of batch {identity.batch} is used up")
 
     async def _answer_failure(
         self,
