@@ -117,6 +117,7 @@ class Replica:
         self._deliver = self._delivery(_METRICS[stage.service])
         self._is_stopping = False
         self._paying = self._loop.create_task(self._purses.run())
+        self._paying.add_done_callback(self._on_ended)
         self._handling: set[asyncio.Task[None]] = set()
         self._keeping_alive = self._loop.create_task(self._in_hand.keep_alive())
         self._note("starts")
@@ -189,9 +190,12 @@ class Replica:
 
     def _on_handled(self, task: asyncio.Task[None], pull_again: Callable[[], None]) -> None:
         self._handling.discard(task)
+        self._on_ended(task)
+        pull_again()
+
+    def _on_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._world.crashes.append(f"{self.name} raised {error!r}")
-        pull_again()
 
     def _note(self, event: str) -> None:
         self._world.note(f"{self.name} {event}")

@@ -10,6 +10,8 @@ from nats.js import JetStreamContext
 from rich.markup import escape
 from rich.table import Table
 
+from services.cli.budgets.ledgers import Budget
+from services.cli.budgets.showing import reached_as_json, reached_budgets, reached_line
 from services.cli.common import (
     FAILED,
     DataOption,
@@ -31,6 +33,8 @@ from services.cli.submitting.batch_status import (
     unknown_batch,
 )
 from services.kernel.provisioning.pausing import Paused, paused_services
+
+Reached = list[Budget]
 
 cli = typer.Typer(add_completion=False)
 
@@ -75,7 +79,8 @@ def status(
     and is stored), running, open (nothing is in flight, but its size was never declared),
     cancelling (nothing more is begun) or cancelled (all of it has ended). eta_s is null while
     unknown and 0 when all has ended. `paused`, the same on every batch, holds each paused service
-    with the end of its pause, or null for one that lasts until `cardflow resume`. Exit 1: there is
+    with the end of its pause, or null for one that lasts until `cardflow resume`; `out_of_money`
+    the budgets that are used up (see `cardflow budget`). Exit 1: there is
     no such batch.
 
     \b
@@ -85,29 +90,36 @@ def status(
     with reported():
         url = nats_url(data, nats)
     if batch is None:
-        statuses, paused = with_jetstream(url, _all)
-        _show_all(statuses, paused, json=json)
+        statuses, paused, reached = with_jetstream(url, _all)
+        _show_all(statuses, paused, reached, json=json)
     else:
-        one, paused = with_jetstream(url, lambda js: _one(js, batch))
+        one, paused, reached = with_jetstream(url, lambda js: _one(js, batch))
         if json:
-            print_json(_as_json(one, paused))
+            print_json(_as_json(one, paused, reached))
         else:
             out.print(_details(one))
     if paused and not json:
         out.print(pauses_line(paused), markup=False)
+    if reached and not json:
+        out.print(reached_line(reached), markup=False)
 
 
-def _as_json(status: BatchStatus, paused: Paused) -> dict[str, Any]:
-    return {**status.as_json(), "paused": pauses_as_json(paused)}
+def _as_json(status: BatchStatus, paused: Paused, reached: Reached) -> dict[str, Any]:
+    return {
+        **status.as_json(),
+        "paused": pauses_as_json(paused),
+        "out_of_money": reached_as_json(reached),
+    }
 
 
-async def _one(js: JetStreamContext, batch: str) -> tuple[BatchStatus, Paused]:
+async def _one(js: JetStreamContext, batch: str) -> tuple[BatchStatus, Paused, Reached]:
     if not await is_known(js, batch):
         fail(unknown_batch(batch, await known_batches(js)), code=FAILED)
-    return await batch_status(js, batch), await paused_services(js)
+    reached = [b for b in await reached_budgets(js) if b.kind != "batch" or b.name == batch]
+    return await batch_status(js, batch), await paused_services(js), reached
 
 
-async def _all(js: JetStreamContext) -> tuple[list[BatchStatus], Paused]:
+async def _all(js: JetStreamContext) -> tuple[list[BatchStatus], Paused, Reached]:
     slots = asyncio.Semaphore(_AT_ONCE)
 
     async def one(batch: str) -> BatchStatus:
@@ -115,12 +127,12 @@ async def _all(js: JetStreamContext) -> tuple[list[BatchStatus], Paused]:
             return await batch_status(js, batch)
 
     statuses = list(await asyncio.gather(*map(one, await known_batches(js))))
-    return statuses, await paused_services(js)
+    return statuses, await paused_services(js), await reached_budgets(js)
 
 
-def _show_all(statuses: list[BatchStatus], paused: Paused, *, json: bool) -> None:
+def _show_all(statuses: list[BatchStatus], paused: Paused, reached: Reached, *, json: bool) -> None:
     if json:
-        print_json([_as_json(each, paused) for each in statuses])
+        print_json([_as_json(each, paused, reached) for each in statuses])
     elif not statuses:
         out.print("There are no batches yet; `cardflow submit FILE` makes one.")
     else:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Annotated
 
 import typer
@@ -18,8 +18,10 @@ from services.cli.common import (
     fail,
     nats_url,
     print_json,
+    running_endpoints,
 )
 from services.cli.session import reported, with_jetstream
+from services.cli.submitting.affording import bound_cost
 from services.cli.submitting.batch_status import cancellation_of
 from services.cli.submitting.publishing import Publication, publish_submission
 from services.cli.submitting.submission import Submission, default_batch, read_submission_files
@@ -27,6 +29,7 @@ from services.cli.submitting.submission_report import Outcome, show_outcome, sho
 from services.cli.submitting.waiting import dead_terms, status_bar, wait_for_batch
 from services.kernel import topology
 from services.kernel.contracts.term import DECK_MAX_CHARACTERS, Priority
+from services.kernel.fleet.budget_limits import limit_of
 
 TimeoutOption = Annotated[
     float | None,
@@ -73,6 +76,14 @@ def submit(
         ),
     ] = None,
     priority: PriorityOption = None,
+    max_cost: Annotated[
+        str | None,
+        typer.Option(
+            metavar="USD",
+            help="Publish nothing if more is expected, and never spend more. (default: no bound)",
+            show_default=False,
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Until every term has ended.")] = False,
     timeout_s: TimeoutOption = None,
     data: DataOption = None,
@@ -83,12 +94,14 @@ def submit(
 
     Each row goes to `terms.submit.<batch>`. Exit 0: all rows are published and, with --wait, all
     terms have ended, in cards or as dead letters that say why. Exit 1: not all were published,
-    the time was up, or the batch was cancelled.
+    the time was up, the batch was cancelled, or --max-cost is less than the expected cost
+    (`cardflow estimate`). Otherwise --max-cost becomes the batch's budget; adding adds to it.
 
     A term that waits already goes first when it is submitted again, to the same batch, as urgent.
 
     \b
     cardflow submit words.csv --wait
+    cardflow submit words.csv --max-cost 0.50
     cardflow submit topik1.xlsx --batch topik1 --deck "TOPIK 1" --priority bulk
     echo 책 | cardflow submit - --json
     """
@@ -98,10 +111,21 @@ def submit(
     with reported():
         url = nats_url(data, nats)
         read = read_submission_files(files, deck=deck, priority=priority)
+        bound = None if max_cost is None else limit_of(max_cost, "--max-cost")
     name = batch or default_batch(files[0], datetime.now(UTC))
     if not read.payloads:
         _report_nothing(name, read, json=json)
-    work = partial(_submit, batch=name, read=read, deck=deck, wait=wait, timeout_s=timeout_s)
+
+    async def work(js: JetStreamContext) -> Outcome:
+        await _refuse_cancelled(js, name)
+        bounded = None
+        if bound is not None:
+            bounded = await bound_cost(js, name, read, bound, running_endpoints(data, nats))
+        outcome = await _submit(
+            js, batch=name, read=read, deck=deck, wait=wait, timeout_s=timeout_s
+        )
+        return replace(outcome, bounded=bounded)
+
     outcome = with_jetstream(url, work)
     if json:
         print_json(outcome.as_json())
@@ -120,7 +144,6 @@ async def _submit(
     wait: bool,
     timeout_s: float | None,
 ) -> Outcome:
-    await _refuse_cancelled(js, batch)
     publication = await _publish(js, batch, read, deck)
     if not wait or publication.broken_off:
         return Outcome(batch, read, publication)

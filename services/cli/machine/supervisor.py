@@ -236,7 +236,11 @@ class Supervisor:
         """Beside and renamed: a reader never sees half of it."""
         endpoints = {
             "nats_url": self.nats_url,
-            "provider": {"kind": self.plan.access.kind, "base_url": self.base_url},
+            "provider": {
+                "kind": self.plan.access.kind,
+                "base_url": self.base_url,
+                "model": self.plan.access.model,
+            },
             "services": [
                 {
                     "name": child.role.name,

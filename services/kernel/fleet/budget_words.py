@@ -15,7 +15,7 @@ _OPTIONS: Final = {"day": "--day USD", "stage": "--stage {}=USD", "batch": "--ba
 def reached_words(
     key: str, account: Account, limit: Decimal | None, worst: Decimal, now: float
 ) -> str:
-    """Which budget is used up, how, and what raises it; `worst` is what a call can cost."""
+    """Which budget is used up, how, and what raises it. `worst`: what the next call can cost."""
     kind, name = key.removeprefix(ACCOUNTS).split(".", 1)
     uncertain = account.all_uncertain_usd(now)
     also = f" and {usd(uncertain)} uncertain" if uncertain else ""
@@ -34,7 +34,7 @@ def unpriced_words(models: Sequence[str]) -> str:
         f"there is a budget, but the price of {model} is not known: the provider does not list "
         f'it; set CARDFLOW_PRICES=\'{{"{model}": {{"prompt_usd": X, "completion_usd": Y}}}}\' '
         "(US dollars a million tokens) and start the stage anew, or take the budget away: "
-        "cardflow budget --unset"
+        "cardflow budget --unset day"
     )
 
 

@@ -27,7 +27,7 @@ from services.kernel.record import Record
 _TICK_S: Final = 0.5
 _IDLE_S: Final = 0.5
 """Who has made no call for so long gives its money back at the next tick."""
-_LOOK_S: Final = 2.0
+_LOOK_S: Final = 5.0
 """Accounts that this replica holds nothing of are looked at this often while they matter."""
 _KEPT_S: Final = 10.0
 _UNAFFORDABLE_KEPT_S: Final = 300.0
@@ -104,8 +104,9 @@ class Purses:
     async def run(self) -> None:
         """Looks after the purses, for ever."""
         while True:
+            is_busy = any(purse.is_open or purse.waiting for purse in self._purses.values())
             with suppress(TimeoutError):
-                async with asyncio.timeout(_TICK_S):
+                async with asyncio.timeout(_TICK_S if is_busy else _LOOK_S):
                     await self._woken.wait()
             self._woken.clear()
             await self._tick()

@@ -50,12 +50,14 @@ class Account(Contract):
 
     `settled_usd` and `uncertain_usd` are those of shares that are closed; the properties add the
     open ones. `limit_usd` of a batch is its limit, of a day or stage the one that was in
-    force at the last write. `dearest_usd`: the largest worst case of a call so far.
+    force at the last write. `is_limit_of_submit`: it came with submissions, whose next one adds to
+    it. `dearest_usd`: the largest worst case of a call so far.
     """
 
     settled_usd: ExactUsd = _NOTHING
     uncertain_usd: ExactUsd = _NOTHING
     limit_usd: ExactUsd | None = None
+    is_limit_of_submit: bool = False
     dearest_usd: ExactUsd = _NOTHING
     shares: Mapping[str, Share] = {}
 

@@ -5,7 +5,7 @@ A call is paid out of three purses, of its day, its stage and its batch; see `ke
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -87,12 +87,11 @@ class FleetBudget:
         while True:
             worst = self._worst_case(inquiry)
             purses = self._purses.of(batch)
-            lacking = _lacking(purses, worst)
-            if not lacking:
+            if _can_pay(purses, worst):
                 now, paid = self._purses.now(), worst or _NOTHING
                 return _Taken(tuple((p, p.take(paid, now)) for p in purses), paid)
             self._give_up_if_vain(purses[-1], batch, inquiry, worst)
-            with self._waiting(lacking, inquiry, worst):
+            with self._waiting(purses, inquiry, worst):
                 if is_first:
                     self._purses.wake()
                     is_first = False
@@ -116,25 +115,24 @@ class FleetBudget:
 
     @contextmanager
     def _waiting(
-        self, lacking: list[Purse], inquiry: Inquiry, worst: Decimal | None
+        self, purses: Sequence[Purse], inquiry: Inquiry, worst: Decimal | None
     ) -> Iterator[None]:
+        """At all of them: one that has the money must not give it back meanwhile."""
         call = object()
-        if worst is None and any(purse.limit is not None for purse in lacking):
+        if worst is None and any(purse.limit is not None for purse in purses):
             self._purses.unpriced[call] = unpriced_words(self._worst_case.unpriced(inquiry))
-        for purse in lacking:
+        for purse in purses:
             purse.waiting[call] = worst or _NOTHING
         try:
             yield
         finally:
             self._purses.unpriced.pop(call, None)
-            for purse in lacking:
+            for purse in purses:
                 del purse.waiting[call]
 
 
-def _lacking(purses: Iterable[Purse], worst: Decimal | None) -> list[Purse]:
-    """Those that can't pay the call. Without a price no limited one can."""
-    return [
-        purse
-        for purse in purses
-        if not purse.can_take(worst or _NOTHING) or (worst is None and purse.limit is not None)
-    ]
+def _can_pay(purses: Sequence[Purse], worst: Decimal | None) -> bool:
+    """Without a price none that is limited can."""
+    if worst is None and any(purse.limit is not None for purse in purses):
+        return False
+    return all(purse.can_take(worst or _NOTHING) for purse in purses)
