@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "export": "Write a deck file from the store.",
     "dead-letters": "List, show, replay and discard what was given up on.",
     "budget": "What may be spent, what was spent, what is left.",
+    "cache": "Look at, warm, purge and move the completions that were paid for.",
     "audit": "Account for every term and every call.",
     "pause": "Let services begin nothing more until they are resumed.",
     "resume": "Let paused services go on.",

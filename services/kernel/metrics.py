@@ -116,6 +116,12 @@ class Metrics:
             ["service", "result"],
             registry=registry,
         )
+        self.cache_saved_usd = Counter(
+            "cardflow_cache_saved_usd",
+            "What completions from the cache cost when they were asked for.",
+            ["service"],
+            registry=registry,
+        ).labels(service)
         for outcome in ("billed", "unfit", "unbilled", "uncertain", "throttled"):
             self._calls.labels(service, outcome)
         for result in ("hit", "miss"):

@@ -500,11 +500,11 @@ def environment(**added: str) -> dict[str, str]:
 def test_no_subscriber_loses_messages_by_a_librarys_default(name: str) -> None:
     app = importlib.import_module(f"services.{name}.app").app
     consumers = topology.consumers_of(name)  # type: ignore[arg-type]
-    for subscriber, consumer in zip(app.broker.subscribers, consumers, strict=True):
+    read = sorted((s.stream.name, s.config.durable_name) for s in app.broker.subscribers)
+    assert read == sorted((consumer.stream, consumer.durable) for consumer in consumers)
+    for subscriber in app.broker.subscribers:
         assert subscriber.ack_policy is AckPolicy.MANUAL
         assert subscriber.stream.declare is False
-        durable = subscriber.config.durable_name
-        assert (subscriber.stream.name, durable) == (consumer.stream, consumer.durable)
         assert subscriber.config.max_deliver == -1
     assert app.broker._connection_kwargs["max_reconnect_attempts"] == -1
     assert app.broker.config.graceful_timeout > 0

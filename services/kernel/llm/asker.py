@@ -83,6 +83,7 @@ class Asker:
             prompt_version=prompt.version,
             generation_id=completion.generation_id,
             cached=cached,
+            rebuilt=completion.rebuilt,
             attempts=ledger.used,
             calls=history.calls,
             usage=completion.usage,
@@ -121,7 +122,10 @@ class Asker:
                 looked_at = self._clock()
                 hit = await self._from_cache(inquiry, parse)
         completion, reply = hit
-        return completion, reply, not await ledger.recover(completion)
+        is_saved = not await ledger.recover(completion)
+        if is_saved:
+            self._metrics.cache_saved_usd.inc(float(completion.usage.cost_usd))
+        return completion, reply, is_saved
 
     async def _from_cache(
         self, inquiry: Inquiry, parse: Parse[ReplyT]

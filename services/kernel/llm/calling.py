@@ -18,7 +18,7 @@ from services.kernel.contracts.term import TermAccepted
 from services.kernel.errors import PipelineError, ReplyRejected, Throttled, UncertainCall
 from services.kernel.holding import Holding
 from services.kernel.llm.budget import Budget, Reservation
-from services.kernel.llm.cache import CompletionCache
+from services.kernel.llm.cache import CompletionCache, kept_as
 from services.kernel.llm.claims import Claim, ClaimLost
 from services.kernel.llm.prompt import CompletionRequest, Inquiry
 from services.kernel.llm.provider import Completion, UnfitCompletion
@@ -161,7 +161,7 @@ class Caller:
         except Exception as error:
             await self._settle_billed(call, completion, error=_story(error))
             raise
-        kept = completion.model_copy(update={"call_id": call_id})
+        kept = kept_as(completion, call.request, call_id)
         # In this order: who dies in between finds the answer in the cache and settles then.
         is_first = await self._holding.until_written(lambda: self._keep(call, kept))
         await self._settle_billed(call, completion, is_sure=is_first)

@@ -51,11 +51,16 @@ class Prompt:
 
 @dataclass(frozen=True)
 class CompletionRequest:
-    """The bytes to send, the same for the same prompt, and their fingerprint."""
+    """The bytes to send, the same for the same prompt, and their fingerprint.
+
+    `prompt` and `prompt_version` name what is asked.
+    """
 
     body: bytes
     fingerprint: str
     model: str
+    prompt: str | None = None
+    prompt_version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -159,7 +164,13 @@ def completion_request(
         }
     raw = _canonical(body).encode()
     anew = (f"revision {prompt.revision}",) if prompt.revision > 1 else ()
-    return CompletionRequest(raw, fingerprint(access.kind, prompt.version, raw, *anew), model)
+    return CompletionRequest(
+        raw,
+        fingerprint(access.kind, prompt.version, raw, *anew),
+        model,
+        prompt.name,
+        prompt.version,
+    )
 
 
 def _messages(prompt: Prompt, correction: Correction | None) -> list[dict[str, str]]:

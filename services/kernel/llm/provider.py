@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Protocol
 
 from services.kernel.contracts.base import Contract
@@ -13,7 +14,9 @@ from services.kernel.llm.prompt import CompletionRequest
 class Completion(Contract):
     """One answer of a model: the text, and who served it at what cost.
 
-    `call_id` is the id of the attempt that asked for it, once it is kept.
+    Once it is kept, `call_id` is the id of the attempt that asked for it, `prompt` and
+    `prompt_version` what it answers, `kept_at` since when; older ones lack them. `rebuilt`: made of
+    the result that was read from it, not in the model's own words.
     """
 
     text: str
@@ -22,6 +25,10 @@ class Completion(Contract):
     generation_id: str | None = None
     usage: Usage = Usage()
     call_id: str | None = None
+    prompt: str | None = None
+    prompt_version: str | None = None
+    kept_at: datetime | None = None
+    rebuilt: bool = False
 
 
 class UnfitCompletion(ReplyRejected):
