@@ -22,7 +22,7 @@ from services.stage1.prompt import AnalysisReply, analysis_prompt
 from services.stage2.checks import checked_cards
 from services.stage2.prompt import CardsReply, cards_prompt
 
-_HONEST = Fate(0.0, hangs=False, error=None, malformed=None, variant=0, code="")
+HONEST = Fate(0.0, hangs=False, error=None, malformed=None, variant=0, code="")
 _SIMULATOR = ProviderAccess(
     kind="simulated", base_url=SIMULATOR_URL, model=SIMULATED_MODEL, api_key=None
 )
@@ -46,4 +46,4 @@ class Truth:
         stage = StageSettings()
         inquiry = Inquiry(prompt, _SIMULATOR, stage.max_tokens, stage.temperature)
         asked = read_call(inquiry.request(_SIMULATOR).body)
-        return self._model.complete(asked, _HONEST, self._seed).content or ""
+        return self._model.complete(asked, HONEST, self._seed).content or ""
