@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from services.kernel.api_keys import check_openrouter, find_key
 from services.kernel.errors import SettingsError
 from services.kernel.settings import KernelSettings
 
@@ -33,6 +35,9 @@ class ProviderSettings(BaseModel):
     )
     api_key: SecretStr | None = Field(
         default=None, description="key for custom; openrouter takes OPENROUTER_API_KEY"
+    )
+    api_key_file: Path | None = Field(
+        default=None, description="file with the key for custom in one line, in place of API_KEY"
     )
     timeout_s: float = Field(default=120, gt=0, description="seconds until a call is given up")
 
@@ -131,6 +136,14 @@ class ModelSettings(KernelSettings):
         SecretStr | None,
         Field(validation_alias="OPENROUTER_API_KEY", description="key of openrouter.ai"),
     ] = None
+    openrouter_api_key_file: Annotated[
+        Path | None,
+        Field(
+            validation_alias="OPENROUTER_API_KEY_FILE",
+            description="file with the key of openrouter.ai in one line, in place of "
+            "OPENROUTER_API_KEY",
+        ),
+    ] = None
 
 
 class ProviderAccess(BaseModel):
@@ -164,22 +177,42 @@ def resolve_provider(settings: ModelSettings, stage: StageSettings | None = None
                 api_key=None,
             )
         case "openrouter":
-            key = settings.openrouter_api_key
-            if key is None or not key.get_secret_value().strip():
-                raise SettingsError("provider openrouter needs a key: set OPENROUTER_API_KEY")
+            key = find_key(
+                settings.openrouter_api_key,
+                settings.openrouter_api_key_file,
+                name="OPENROUTER_API_KEY",
+            )
+            if key is None:
+                raise SettingsError(
+                    "provider openrouter needs a key: set OPENROUTER_API_KEY, or "
+                    "OPENROUTER_API_KEY_FILE to a file that holds it"
+                )
+            check_openrouter(key)
             return ProviderAccess(
                 kind="openrouter",
-                base_url=chosen.base_url or OPENROUTER_URL,
+                base_url=_address(chosen.base_url or OPENROUTER_URL),
                 model=_needed(model, "provider openrouter needs a model: --model NAME"),
                 api_key=key,
             )
         case "custom":
             return ProviderAccess(
                 kind="custom",
-                base_url=_needed(chosen.base_url, "a custom provider needs --base-url URL"),
+                base_url=_address(chosen.base_url),
                 model=_needed(model, "a custom provider needs a model: --model NAME"),
-                api_key=chosen.api_key,
+                api_key=find_key(
+                    chosen.api_key, chosen.api_key_file, name="CARDFLOW_PROVIDER__API_KEY"
+                ),
             )
+
+
+def _address(url: str | None) -> str:
+    """Credentials in it would be shown wherever the address is."""
+    address = _needed(url, "a custom provider needs --base-url URL")
+    if "@" in address.partition("//")[2].partition("/")[0]:
+        raise SettingsError(
+            "the provider's URL holds credentials; take them out and set CARDFLOW_PROVIDER__API_KEY"
+        )
+    return address
 
 
 def _needed(value: str | None, message: str) -> str:

@@ -14,13 +14,8 @@ GROUND = ("korean", "errors", "metrics", "logs", "topology", "nats_faults")
 """Floor 1 of the kernel."""
 FLOOR_2 = (
     "circumstances",
-    "contracts",
-    "settings",
-    "model_settings",
-    "probes",
-    "holding",
-    "loop_lag",
-    "record",
+    *("contracts", "settings", "model_settings", "api_keys"),
+    *("probes", "holding", "loop_lag", "record"),
 )
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {

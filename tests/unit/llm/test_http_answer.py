@@ -148,10 +148,14 @@ VERDICTS: dict[str, tuple[httpx.Response, Verdict]] = {
     "402: no credit": (httpx.Response(402, json=error(402)), BLOCKED),
     "401: key refused": (httpx.Response(401, json=error(401)), BLOCKED),
     "401 with Retry-After": (httpx.Response(401, headers={"Retry-After": "1"}), BLOCKED),
-    "403: moderated": (httpx.Response(403), Verdict(PermanentError, "moderated")),
+    "403: not allowed": (httpx.Response(403), BLOCKED),
+    "403: moderated": (
+        httpx.Response(403, json=error(403, metadata={"reasons": ["violence"]})),
+        Verdict(PermanentError, "moderated"),
+    ),
     **{
         str(status): (httpx.Response(status), Verdict(PermanentError, f"provider_{status}"))
-        for status in (400, 404, 413, 422)
+        for status in (302, 400, 404, 413, 418, 422)
     },
     **{
         str(status): (httpx.Response(status), UNCERTAIN)
@@ -161,8 +165,7 @@ VERDICTS: dict[str, tuple[httpx.Response, Verdict]] = {
         httpx.Response(500, headers={"Retry-After": "4"}),
         Verdict(UncertainCall, wait_s=4),
     ),
-    "an unknown status": (httpx.Response(418), UNCERTAIN),
-    "a redirection": (httpx.Response(302, headers={"Location": "http://x.test"}), UNCERTAIN),
+    "an unknown status": (httpx.Response(599), UNCERTAIN),
     "no content": (httpx.Response(204), UNCERTAIN),
     "502 in HTML": (HTML, UNCERTAIN),
     "200 in HTML": (httpx.Response(200, html="<html>Sign in</html>"), UNCERTAIN),
@@ -179,8 +182,12 @@ VERDICTS: dict[str, tuple[httpx.Response, Verdict]] = {
     ),
     "200 with error 502": (httpx.Response(200, json=error(502)), UNCERTAIN),
     "200 with error beside choices": (
-        httpx.Response(200, json=answer() | error(502)),
+        httpx.Response(200, json=answer(usage=None) | error(502)),
         UNCERTAIN,
+    ),
+    "200 with error that was billed": (
+        httpx.Response(200, json=answer() | error(502)),
+        Verdict(UnfitCompletion, "finish_error"),
     ),
     **{
         f"200 with error code {code!r}": (httpx.Response(200, json=error(code)), UNCERTAIN)
@@ -224,7 +231,7 @@ VERDICTS: dict[str, tuple[httpx.Response, Verdict]] = {
             httpx.Response(200, json=answer(choice(content))),
             Verdict(UnfitCompletion, "empty"),
         )
-        for content in (None, "", " \n", 7, [{"type": "text", "text": "yes"}])
+        for content in (None, "", " \n", 7, [], [None, {"type": "text"}, {"text": 7}])
     },
     **{
         f"message {message!r}": (
