@@ -23,7 +23,6 @@ from services.kernel.fleet.pace_record import (
     Asked,
     PaceRecord,
     Permit,
-    opens_at,
     slots_of,
     sum_of,
 )
@@ -88,7 +87,9 @@ class Pace:
         self._metrics = metrics
         self._chance = chance
         self._taking = Taking(record, replica)
-        self._giving = Giving(clock.now, on_given=self._note_given, on_unused=self._note_unused)
+        self._giving = Giving(
+            clock.now, on_given=self._note_given, on_unused=self._taking.note_unused
+        )
         self._most_needed = 0
         self._renew_at = 0.0
         self._due = asyncio.Event()
@@ -142,6 +143,7 @@ class Pace:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._give_when_due())
                 tasks.create_task(self._take_when_needed())
+                tasks.create_task(self._taking.look_for_it())
         finally:
             await self._taking.leave()
 
@@ -174,10 +176,7 @@ class Pace:
         now = self._clock.now()
         self._taking.reports.given(now, waiter.tokens, reserved=permit.tokens)
         if self._metrics is not None:
-            self._metrics.turn_given(now - waiter.since)
-
-    def _note_unused(self, permit: Permit) -> None:
-        self._taking.reports.owed -= permit.tokens
+            self._metrics.turn_given(max(0.0, now - waiter.since))
 
     def _slots(self, limits: Limits) -> int:
         """How many calls this replica may have under way."""
@@ -207,28 +206,31 @@ class Pace:
     def _take_in_s(self) -> float:
         """Seconds until the record is to be changed, or 0."""
         limits = self._limits()
-        if self._slots_differ(limits):
+        asked = self._asked(limits)
+        in_s = self._renew_at - asked.now
+        if in_s > _RENEW_S:  # The server's clock was set back.
+            self._giving.drop_permits()
             return 0.0
-        now = self._clock.now()
-        in_s = self._renew_at - now
+        if self._slots_differ(asked) or self._taking.has_news(asked):
+            return 0.0
         if self._wanting(limits):
-            opens_in_s = opens_at(self._taking.permits_from) - now
             # Not all replicas at the same moment.
-            in_s = min(in_s, opens_in_s + self._chance() * AHEAD_S / 2)
+            later_s = self._chance() * AHEAD_S / 2
+            in_s = min(in_s, self._taking.take_in_s(asked) + later_s)
         return max(0.0, in_s)
 
-    def _slots_differ(self, limits: Limits) -> bool:
+    def _slots_differ(self, asked: Asked) -> bool:
         """The record holds other slots for this replica than it is to hold, or hides a need."""
-        if not limits.calls_in_flight or self._taking.is_local:
+        if not asked.limits.calls_in_flight or self._taking.is_local:
             return False
-        asked, mine = self._asked(limits), self._taking.mine
-        slots = slots_of(self._taking.value, asked)
+        slots, mine = slots_of(self._taking.value, asked), self._taking.mine
         return slots != mine.slots or asked.wanted > max(slots, mine.wanted)
 
     async def _take(self) -> None:
         limits = self._limits()
-        if self._renew_at <= self._clock.now():
-            self._renew_at = self._clock.now() + _RENEW_S
+        now = self._clock.now()
+        if not now < self._renew_at <= now + _RENEW_S:
+            self._renew_at = now + _RENEW_S
             self._most_needed = self._giving.needed
         permits = await self._taking.take(self._asked(limits, self._wanting(limits)))
         self._giving.add_permits(permits)
