@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from services.kernel.contracts.term import Priority
+from services.kernel.fleet.background import background
 from services.kernel.fleet.clock import FleetClock
 from services.kernel.fleet.giving import Giving
 from services.kernel.fleet.limits import NO_LIMITS, Limits
@@ -38,12 +39,13 @@ _LOOK_S: Final = 1.0
 
 
 class PaceTurn:
-    """One turn: a slot until the block ends, and a permit for one call."""
+    """One turn: a slot until the call is over, and a permit for one call."""
 
     def __init__(self, pace: Pace, tokens: int, at: float) -> None:
         self._pace = pace
         self._tokens = tokens
         self._at = at
+        self._is_over = False
 
     async def in_time(self) -> None:
         """To be awaited right before the call is sent: returns at once, as a rule.
@@ -52,6 +54,12 @@ class PaceTurn:
         that were all held up by the same thing must not be sent all at the same moment.
         """
         self._at = await self._pace.still_good(self._at, self._tokens)
+
+    def over(self) -> None:
+        """The call has ended: its slot is free, although the block goes on. Once is enough."""
+        if not self._is_over:
+            self._is_over = True
+            self._pace.end_turn()
 
     def used(self, tokens: int) -> None:
         """The true number of tokens. Unknown (0 or fewer) leaves the estimate."""
@@ -101,11 +109,12 @@ class Pace:
         waiter = Waiter(max(1, tokens), self._clock.now())
         self._giving.add(waiter, priority)
         self._most_needed = max(self._most_needed, self._giving.needed)
-        at = await self._given(waiter, in_vain=self._end_turn)
+        at = await self._given(waiter, in_vain=self.end_turn)
+        turn = PaceTurn(self, waiter.tokens, at)
         try:
-            yield PaceTurn(self, waiter.tokens, at)
+            yield turn
         finally:
-            self._end_turn()
+            turn.over()
 
     def granted(self, last_s: int) -> int:
         """Turns given to all replicas in the last 1..60 s, as far as is known here."""
@@ -127,6 +136,11 @@ class Pace:
         """So many tokens more were used than estimated, or fewer."""
         self._taking.reports.settled(self._clock.now(), difference)
 
+    def end_turn(self) -> None:
+        """A slot is free."""
+        self._giving.active -= 1
+        self._look()
+
     def look_again(self) -> None:
         """The limits or the record have changed."""
         self._look()
@@ -140,10 +154,11 @@ class Pace:
     async def keep(self) -> None:
         """Gives turns in time, takes permits, shows that the replica lives; for ever."""
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._give_when_due())
-                tasks.create_task(self._take_when_needed())
-                tasks.create_task(self._taking.look_for_it())
+            async with (
+                background(self._give_when_due()),
+                background(self._take_when_needed()),
+            ):
+                await self._taking.look_for_it()
         finally:
             await self._taking.leave()
 
@@ -157,10 +172,6 @@ class Pace:
             if waiter.turn.done() and not waiter.turn.cancelled():
                 in_vain()
             raise
-
-    def _end_turn(self) -> None:
-        self._giving.active -= 1
-        self._look()
 
     def _look(self) -> None:
         self._give()

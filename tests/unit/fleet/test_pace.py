@@ -11,6 +11,7 @@ import pytest
 from fleet.paced_fleet import PacedFleet, busiest_minute, tokens_of_busiest_minute
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from unit.pace_fakes import free_pace
 
 from services.kernel.fleet.limits import Limits
 from services.kernel.fleet.pace import PaceTurn
@@ -184,6 +185,15 @@ def test_a_replica_makes_no_more_calls_at_once_than_its_concurrency(fleet_of: Op
     fleet.run_for(10)
     assert fleet.most_in_flight == 3
     assert [round(at - 1_000) for at in fleet.times] == [0] * 3 + [1] * 3 + [2] * 3
+
+
+async def test_a_slot_is_free_as_soon_as_the_call_is_over() -> None:
+    pace = free_pace(lambda: 0.0, concurrency=1)
+    async with pace.turn(1, "normal") as first:
+        first.over()
+        async with pace.turn(1, "normal"):
+            assert pace._giving.active == 1
+    assert pace._giving.active == 0
 
 
 def test_urgent_calls_go_first_and_bulk_is_not_starved(fleet_of: Open) -> None:
