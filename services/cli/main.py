@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "budget": "What may be spent, what was spent, what is left.",
     "cache": "Look at, warm, purge and move the completions that were paid for.",
     "audit": "Account for every term and every call.",
+    "limits": "How fast the stages may call, over all replicas; change it.",
     "pause": "Let services begin nothing more until they are resumed.",
     "resume": "Let paused services go on.",
     "drain": "Take no more submissions, finish everything, report.",

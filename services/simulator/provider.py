@@ -14,7 +14,7 @@ from services.simulator.completions import SimulatedModel
 from services.simulator.fate import Fate, decide_fate
 from services.simulator.knowledge import Knowledge
 from services.simulator.ledger import Ledger
-from services.simulator.rate_window import RateWindow
+from services.simulator.rate_window import RateWindows
 from services.simulator.replies import (
     Generation,
     Reply,
@@ -43,7 +43,8 @@ _FAULT: Final = "Simulated failure of the provider"
 class SimulatedProvider:
     """`settings` may be replaced while calls are in hand; the ledger only grows.
 
-    `generations` are the newest 100,000 billed completions by their id.
+    `generations` are the newest 100,000 billed completions by their id; `windows` the calls let in,
+    by model.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class SimulatedProvider:
         self._clock = clock
         self._sleep = sleep
         self._model = SimulatedModel(Knowledge.shipped())
-        self._window = RateWindow()
+        self.windows = RateWindows()
 
     async def take_call(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.ledger.calls += 1
@@ -69,7 +70,7 @@ class SimulatedProvider:
             self.ledger.errors["bad_request"] += 1
             await send_reply(send, reply_error(400, str(error)))
             return
-        refusal = self._refuse() or self._limit()
+        refusal = self._refuse() or self._limit(asked.model)
         if refusal is not None:
             await send_reply(send, refusal)
             return
@@ -86,10 +87,10 @@ class SimulatedProvider:
         self.ledger.errors["down" if self.settings.down else f"refused_{status}"] += 1
         return reply_error(status, f"{_FAULT}: told to answer {status} to every call")
 
-    def _limit(self) -> Reply | None:
+    def _limit(self, model: str) -> Reply | None:
         now_s = self._clock()
         limit = self.settings.rpm
-        wait_s = self._window.admit(limit, now_s)
+        wait_s = self.windows.of(model).admit(limit, now_s)
         if wait_s <= 0:
             return None
         self.ledger.rate_limited += 1

@@ -47,7 +47,8 @@ class SimulatorSettings:
     """Raises SettingsError for a value out of bounds.
 
     `latency_ms` ± `jitter_ms` (evenly spread, never below 0) passes before an answer; a share of
-    `tail_rate` of the calls takes `tail_ms` longer. `rpm`: calls in any 60 s, 0: no limit.
+    `tail_rate` of the calls takes `tail_ms` longer. `rpm`: calls of one model in any
+    60 s, 0: no limit; each model has its own count.
     The rates are shares of 0–1; `malformed_rate` is one of the calls that no error hits. A hang
     lasts until the caller gives up. An empty tuple of kinds means all kinds.
     `down` answers every call with 503, `refuse_status` with that status (401, 402, ...) unless 0.

@@ -95,7 +95,7 @@ class SingleRoute:
     ) -> Completion:
         await paced.in_time()
         try:
-            completion = await self._provider.complete(request)
+            completion = await self._send(request, paced)
         except Throttled as error:
             self._note_trouble(str(error) if isinstance(error, ProviderBlocked) else None)
             self.cool_down(error.retry_after_s)
@@ -116,6 +116,12 @@ class SingleRoute:
         self._note_trouble(None)
         paced.used(self._estimate.learn(completion.usage, len(request.body), max_tokens))
         return completion
+
+    async def _send(self, request: CompletionRequest, paced: PaceTurn) -> Completion:
+        try:
+            return await self._provider.complete(request)
+        finally:
+            paced.over()
 
     async def _pause(self) -> None:
         while (wait_s := self._closed_until - self._clock()) > 0:
