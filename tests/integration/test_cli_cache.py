@@ -398,4 +398,7 @@ def test_a_machine_that_lost_its_cache_pays_nothing_again_once_it_is_warm(
     assert pipeline.simulator()["calls"] == calls
     status = pipeline.json("status", "second")
     assert (status["finished"], status["cached"], status["cost_usd"]) == (5, 10, 0)
-    pipeline.run("audit")
+    purge_all(pipeline)
+    pipeline.run("submit", str(path), "--batch", "third", "--wait")
+    assert pipeline.simulator()["calls"] == 2 * calls
+    pipeline.run("audit")  # Paid for twice, and on record why.
