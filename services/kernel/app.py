@@ -39,6 +39,7 @@ from services.kernel.stream.endings import Endings
 from services.kernel.stream.fetching import note_fetched
 from services.kernel.stream.in_hand import InHand
 from services.kernel.stream.incoming import Identity, Incoming, identity_of_subject
+from services.kernel.stream.lane_share import LaneShare
 from services.kernel.stream.lanes import Lanes
 from services.kernel.stream.outgoing import Publisher
 from services.kernel.stream.retry import RetryPolicy
@@ -95,7 +96,7 @@ class Frame:
         self._in_hand = InHand(self._metrics, ack_wait_s=settings.nats.ack_wait_s)
         self._watch = Watch(service.name, settings.nats)
         self._nc: Client | None = None
-        self._deliver: Delivery | None = None
+        self._deliver: LaneShare | None = None
         self._open = AsyncExitStack()
         self._log = structlog.get_logger()
         self._not_ready: str | None = "starting"
@@ -182,7 +183,7 @@ class Frame:
                 Connected(nc, js, self._metrics, publisher, holding, self._dependencies)
             )
         )
-        self._deliver = Delivery(
+        delivery = Delivery(
             self._service.name,
             handler,
             publisher=publisher,
@@ -196,6 +197,7 @@ class Frame:
             cancelled=cancellations,
             identify=self._service.identify,
         )
+        self._deliver = LaneShare(delivery, concurrency=self._service.concurrency)
 
     async def _wait_until_provisioned(self, js: JetStreamContext) -> None:
         """Never creates anything: a consumer made from a guess would hide the real one."""
@@ -236,8 +238,10 @@ class Frame:
         """Stops fetching, lets work in hand finish, gives back what was not begun."""
         self._stopping = True
         self._not_ready = "stopping"
-        for subscriber in self.broker.subscribers:
-            await subscriber.stop()
+        if self._deliver is not None:
+            await self._deliver.close()
+        # All at once: none may fetch while another still waits for its work to finish.
+        await asyncio.gather(*(subscriber.stop() for subscriber in self.broker.subscribers))
         await self._in_hand.hand_back()
         await self._open.aclose()
 
