@@ -40,6 +40,7 @@ from services.kernel.stream.endings import Endings
 from services.kernel.stream.fetching import note_fetched
 from services.kernel.stream.in_hand import InHand
 from services.kernel.stream.incoming import Identity, Incoming, identity_of_subject
+from services.kernel.stream.lane_share import LaneShare
 from services.kernel.stream.lanes import Lanes
 from services.kernel.stream.outgoing import Publisher
 from services.kernel.stream.retry import RetryPolicy
@@ -97,7 +98,7 @@ class Frame:
         self._in_hand = InHand(self._metrics, ack_wait_s=settings.nats.ack_wait_s)
         self._watch = Watch(service.name, settings.nats)
         self._nc: Client | None = None
-        self._deliver: Delivery | None = None
+        self._deliver: LaneShare | None = None
         self._open = AsyncExitStack()
         self._log = structlog.get_logger()
         self._not_ready: str | None = "starting"
@@ -194,7 +195,7 @@ class Frame:
                 )
             )
         )
-        self._deliver = Delivery(
+        delivery = Delivery(
             self._service.name,
             handler,
             publisher=publisher,
@@ -208,6 +209,7 @@ class Frame:
             circumstances=self._circumstances,
             identify=self._service.identify,
         )
+        self._deliver = LaneShare(delivery, concurrency=self._service.concurrency)
 
     async def _wait_until_provisioned(self, js: JetStreamContext) -> None:
         """Never creates anything: a consumer made from a guess would hide the real one."""
@@ -249,8 +251,10 @@ class Frame:
         self._stopping = True
         self._not_ready = "stopping"
         self._circumstances.is_stopping = True
-        for subscriber in self.broker.subscribers:
-            await subscriber.stop()
+        if self._deliver is not None:
+            await self._deliver.close()
+        # All at once: none may fetch while another still waits for its work to finish.
+        await asyncio.gather(*(subscriber.stop() for subscriber in self.broker.subscribers))
         await self._in_hand.hand_back()
         await self._open.aclose()
 

@@ -109,10 +109,10 @@ def test_bulk_terms_hold_up_none_that_come_later_and_get_on_meanwhile(
     pipeline.run("resume")
     until_all(pipeline, "finished", BACKLOG, "bulk", "normal")
     order = finished(pipeline, "normal", "bulk")
-    # In the order of arrival the first normal term would come after all bulk ones.
-    assert order.index("normal") < BACKLOG // 2
     last_normal = max(place for place, batch in enumerate(order) if batch == "normal")
-    assert order.index("bulk") < last_normal
+    bulk_before = order[:last_normal].count("bulk")
+    # In the order of arrival it would be all of them; one in ten is let through.
+    assert 1 <= bulk_before <= BACKLOG // 2
 
 
 def test_the_same_term_with_every_priority_is_one_card_and_one_call_a_stage(

@@ -15,12 +15,13 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from nats.js import JetStreamContext
-from nats.js.errors import APIError, NotFoundError
 
 from services.cli.cache.entries import STREAM, Entry, Wanted, read_entries
+from services.cli.cache.figures import Census, take_census
 from services.kernel import topology
 from services.kernel.contracts.cache import CachePurge, CachePurges
 from services.kernel.errors import Outage
+from services.kernel.nats_faults import NATS_FAULTS
 from services.kernel.record import Record
 from services.kernel.stream.reading import last_message, subjects_of
 
@@ -29,7 +30,6 @@ RECORD: Final = "cache.purges"
 
 _PAGE: Final = 100
 _PURGES_MAX: Final = 1_000
-_NO_MESSAGE: Final = 10043
 
 
 @dataclass
@@ -41,6 +41,12 @@ class Purged:
 
     def as_json(self) -> dict[str, Any]:
         return {"removed": self.removed, "claimed": self.claimed}
+
+
+async def look(js: JetStreamContext, wanted: Wanted) -> tuple[Census, int]:
+    """What a purge would take out, and up to which place of the stream."""
+    up_to = (await js.stream_info(STREAM)).state.last_seq
+    return await take_census(js, wanted), up_to
 
 
 async def purge(
@@ -80,18 +86,15 @@ async def _remove(js: JetStreamContext, page: list[Entry], on_removed: Callable[
     return sum(removed)
 
 
-async def _remove_one(js: JetStreamContext, entry: Entry) -> bool:
-    """By its place in the stream: no marker stays behind, and a newer one is not touched."""
-    request = json.dumps({"seq": entry.sequence, "no_erase": True}).encode()
+async def _remove_one(js: JetStreamContext, entry: Entry) -> int:
+    """Up to its place in the stream: no marker stays behind, and a newer one is not touched."""
+    subject = f"$KV.{topology.COMPLETIONS.name}.{entry.fingerprint}"
+    request = json.dumps({"filter": subject, "seq": entry.sequence + 1}).encode()
     try:
-        await js._api_request(f"{js._prefix}.STREAM.MSG.DELETE.{STREAM}", request)  # noqa: SLF001
-    except NotFoundError:
-        return False
-    except APIError as error:
-        if error.err_code == _NO_MESSAGE:
-            return False
-        raise Outage(f"the cache can't be changed: {error.description}; try again") from error
-    return True
+        answer = await js._api_request(f"{js._prefix}.STREAM.PURGE.{STREAM}", request)  # noqa: SLF001
+    except NATS_FAULTS as error:
+        raise Outage(f"the cache can't be changed: {error!r}; try again") from error
+    return int(answer.get("purged", 0))
 
 
 async def _note(js: JetStreamContext, one: CachePurge) -> None:

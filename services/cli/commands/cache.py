@@ -18,11 +18,11 @@ from services.cli.cache.cache_options import (
     StageOption,
     VersionOption,
 )
-from services.cli.cache.entries import STREAM, Wanted, count_entries, read_entries
+from services.cli.cache.entries import Wanted, count_entries, read_entries
 from services.cli.cache.entries_shown import show_each
 from services.cli.cache.figures import Census, take_census
 from services.cli.cache.files import STANDARD, Imported, export_entries, import_entries, size_of
-from services.cli.cache.purging import Purged, purge
+from services.cli.cache.purging import Purged, look, purge
 from services.cli.cache.rebuilding import Warmed, warm
 from services.cli.common import (
     FAILED,
@@ -175,7 +175,7 @@ def purge_command(
             "choose what to take out with --stage, --model, --prompt-version or --older-than, or "
             "all of it with --all"
         )
-    census, up_to = with_jetstream(url, lambda js: _look(js, wanted))
+    census, up_to = with_jetstream(url, lambda js: look(js, wanted))
     if census.total.entries and not yes:
         _confirm(census)
     purged = with_jetstream(url, lambda js: _purge(js, wanted, census, up_to))
@@ -268,12 +268,6 @@ def _asked(
 async def _warm(js: JetStreamContext, batch: str | None, stage: str | None) -> Warmed:
     with counting_bar("reading", None) as on_read:
         return await warm(js, batch, stage, on_read)
-
-
-async def _look(js: JetStreamContext, wanted: Wanted) -> tuple[Census, int]:
-    """What a purge would take out, and up to which place of the stream."""
-    up_to = (await js.stream_info(STREAM)).state.last_seq
-    return await take_census(js, wanted), up_to
 
 
 def _confirm(census: Census) -> None:

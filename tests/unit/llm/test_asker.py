@@ -106,6 +106,7 @@ async def test_a_cache_hit_takes_no_permit_no_call_and_no_ledger_entry() -> None
     assert asking.journal == ["cache.get", "recover"]
     assert asking.ledger.history.attempts == ()
     assert asking.sample("cardflow_cache_requests_total", result="hit") == 1
+    assert asking.sample("cardflow_cache_saved_usd_total") == pytest.approx(0.002)
 
 
 async def test_a_cache_hit_is_free_but_shows_the_usage_of_the_original_call() -> None:
@@ -166,6 +167,7 @@ async def test_an_unfit_cached_completion_is_a_miss_and_is_replaced() -> None:
     assert asking.cache.completions[key].text == "fit"
     assert asking.sample("cardflow_cache_requests_total", result="hit") == 0
     assert asking.sample("cardflow_cache_requests_total", result="miss") == 1
+    assert asking.sample("cardflow_cache_saved_usd_total") == 0
 
 
 @pytest.mark.parametrize("kind", [Throttled, ProviderBlocked])
