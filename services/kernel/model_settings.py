@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, SecretStr
 
 from services.kernel.errors import SettingsError
-from services.kernel.settings import KernelSettings
+from services.kernel.settings import KernelSettings, secret_of_environment, secret_of_file
 
 ProviderKind = Literal["simulated", "openrouter", "custom"]
 
 OPENROUTER_URL = "https://openrouter.ai/api/v1"
 SIMULATOR_URL = "http://127.0.0.1:8790/api/v1"
 SIMULATED_MODEL = "simulated/teacher-1"
+
+
+class FallbackSettings(BaseModel):
+    """Another provider, asked while those before it can't be.
+
+    Its key is named, not given: here only stands where it is found.
+    """
+
+    base_url: str = Field(description="root of the chat-completions API")
+    model: str = Field(description="the LLM to ask there")
+    kind: Literal["openrouter", "custom"] = Field(default="custom", description="its dialect")
+    api_key_env: str | None = Field(
+        default=None, description="environment variable that holds the key"
+    )
+    api_key_file: Path | None = Field(default=None, description="file that holds the key")
+    requests_per_minute: float = Field(
+        default=0, ge=0, description="calls a minute of the whole fleet; 0: found by itself"
+    )
 
 
 class ProviderSettings(BaseModel):
@@ -34,6 +53,29 @@ class ProviderSettings(BaseModel):
         default=None, description="key for custom; openrouter takes OPENROUTER_API_KEY"
     )
     timeout_s: float = Field(default=120, gt=0, description="seconds until a call is given up")
+    fallback_models: tuple[str, ...] = Field(
+        default=(),
+        description="LLMs of the same provider, asked in this order while the first can't be; "
+        "written as JSON",
+    )
+    fallbacks: tuple[FallbackSettings, ...] = Field(
+        default=(),
+        description="other providers, asked after the fallback models, as JSON: base_url, model, "
+        "kind, api_key_env or api_key_file, requests_per_minute",
+    )
+    breaker_failures: int = Field(
+        default=8,
+        ge=1,
+        le=1000,
+        description="failed calls in a row, over the fleet, after which a model is not asked for "
+        "a while",
+    )
+    breaker_share: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="share of at least 20 calls in 30 s whose failure has the same effect",
+    )
 
 
 class StageSettings(BaseModel):
@@ -104,6 +146,46 @@ def resolve_provider(settings: ModelSettings) -> ProviderAccess:
                 model=_needed(chosen.model, "a custom provider needs a model: --model NAME"),
                 api_key=chosen.api_key,
             )
+
+
+def resolve_fallbacks(
+    settings: ModelSettings, first: ProviderAccess
+) -> list[tuple[ProviderAccess, float]]:
+    """Whom to ask in place of the first, in order, each with its requests a minute (0: none set).
+
+    Raises SettingsError for a key that is not where it is said to be.
+    """
+    chosen = settings.provider
+    models = [(first.model_copy(update={"model": model}), 0.0) for model in chosen.fallback_models]
+    others = [
+        (
+            ProviderAccess(
+                kind=other.kind,
+                base_url=other.base_url,
+                model=other.model,
+                api_key=_key_of(other),
+            ),
+            other.requests_per_minute,
+        )
+        for other in chosen.fallbacks
+    ]
+    accesses = [first, *(access for access, _limit in (*models, *others))]
+    routes = [(access.base_url, access.model) for access in accesses]
+    if twice := [route for route in routes if routes.count(route) > 1]:
+        raise SettingsError(f"model {twice[0][1]} at {twice[0][0]} is named twice as a route")
+    return [*models, *others]
+
+
+def _key_of(fallback: FallbackSettings) -> SecretStr | None:
+    if fallback.api_key_env and fallback.api_key_file:
+        raise SettingsError(
+            f"the fallback {fallback.base_url} names api_key_env and api_key_file; name one"
+        )
+    if fallback.api_key_env:
+        return secret_of_environment(fallback.api_key_env)
+    if fallback.api_key_file:
+        return secret_of_file(fallback.api_key_file)
+    return None
 
 
 def _needed(value: str | None, message: str) -> str:

@@ -18,6 +18,7 @@ def simulate(
     latency_ms: Annotated[float, typer.Option(help="Mean time to answer, ms.", min=0)] = 50,
     jitter_ms: Annotated[float, typer.Option(help="Most it varies by, ms.", min=0)] = 20,
     rpm: Annotated[int, typer.Option(help="Requests a minute; 0: no limit.", min=0)] = 0,
+    rps: Annotated[int, typer.Option(help="Requests a second; 0: no limit.", min=0)] = 0,
     error_rate: Annotated[float, typer.Option(help="Share of calls that fail.", min=0, max=1)] = 0,
     malformed_rate: Annotated[
         float, typer.Option(help="Share of replies that are malformed.", min=0, max=1)
@@ -35,6 +36,7 @@ def simulate(
         latency_ms=latency_ms,
         jitter_ms=jitter_ms,
         rpm=rpm,
+        rps=rps,
         error_rate=error_rate,
         malformed_rate=malformed_rate,
         seed=seed,

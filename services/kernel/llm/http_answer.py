@@ -11,8 +11,16 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from services.kernel.contracts.provenance import Usage
-from services.kernel.errors import PermanentError, ProviderBlocked, Throttled, UncertainCall
+from services.kernel.errors import (
+    CallRefused,
+    PermanentError,
+    ProviderBlocked,
+    Throttled,
+    Unavailable,
+    UncertainCall,
+)
 from services.kernel.llm.provider import Completion, UnfitCompletion
+from services.kernel.llm.rate_headers import exhausted_for_s
 from services.kernel.llm.retry_after import retry_after_s
 
 USAGE_MAX_TOKENS = 10**9
@@ -46,6 +54,7 @@ def _completion(answer: dict[str, Any], headers: Mapping[str, str], kind: str) -
         provider=_text(answer.get("provider")) or kind,
         generation_id=headers.get("x-generation-id") or _text(answer.get("id")),
         usage=_usage(answer.get("usage")),
+        exhausted_for_s=exhausted_for_s(headers),
     )
     choices = answer.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
@@ -76,6 +85,8 @@ def _refusal(
     what = f"the provider answered {code}: {_excerpt(message)}"
     hinted = retry_after_s(headers)
     match code:
+        case 503 if hinted is None:
+            return Unavailable(what, retry_after_s=_THROTTLED_WAIT_S)
         case 429 | 503:
             return Throttled(what, retry_after_s=hinted or _THROTTLED_WAIT_S)
         case 402 if hinted is not None:
@@ -87,7 +98,7 @@ def _refusal(
         case 403:
             return PermanentError(what, reason="moderated")
         case 400 | 404 | 413 | 422:
-            return PermanentError(what, reason=f"provider_{code}")
+            return CallRefused(what, reason=f"provider_{code}")
         case _:
             return UncertainCall(what, retry_after_s=hinted)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from pydantic import Field
+
 from services.kernel.contracts.base import Contract
 from services.kernel.contracts.provenance import Usage
 from services.kernel.errors import ReplyRejected
@@ -13,7 +15,8 @@ from services.kernel.llm.prompt import CompletionRequest
 class Completion(Contract):
     """One answer of a model: the text, and who served it at what cost.
 
-    `call_id` is the id of the attempt that asked for it, once it is kept.
+    `call_id` is the id of the attempt that asked for it, once it is kept. `exhausted_for_s`: the
+    provider said with it that no call is left for so long; nothing that is kept.
     """
 
     text: str
@@ -22,6 +25,7 @@ class Completion(Contract):
     generation_id: str | None = None
     usage: Usage = Usage()
     call_id: str | None = None
+    exhausted_for_s: float | None = Field(default=None, exclude=True)
 
 
 class UnfitCompletion(ReplyRejected):

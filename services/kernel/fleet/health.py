@@ -1,0 +1,176 @@
+"""How one route is doing, as one replica sees it and tells the others.
+
+What a replica learns holds for itself at once, and for the others when it is written, some
+milliseconds later. Calls never wait for such a write, but where a term's fate hangs on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from functools import reduce
+from typing import Final
+
+import structlog
+
+from services.kernel.errors import Outage
+from services.kernel.fleet.breaker import BreakerRules
+from services.kernel.fleet.circuit import Circuit, State
+from services.kernel.fleet.health_record import HealthRecord
+from services.kernel.record import Record
+
+LONGEST_COOL_DOWN_S: Final = 45.0
+"""Whatever a provider says: it is asked again after this, so that the fleet is back at work
+within a minute of the end of a storm that left an absurd hint."""
+
+_PENDING_MAX: Final = 1_000
+_WRITE_AGAIN_S: Final = 1.0
+_REPORT_EVERY_S: Final = 1.0
+"""Of answers that only count for the share of failures."""
+
+Change = Callable[[HealthRecord], HealthRecord]
+
+
+class Health:
+    """One route for one stage. `now` is the clock of the fleet; `jitter` gives numbers of 0–1."""
+
+    def __init__(
+        self,
+        record: Record[HealthRecord],
+        now: Callable[[], float],
+        stage: str,
+        rules: BreakerRules,
+        *,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._record = record
+        self._now = now
+        self._stage = stage
+        self._rules = rules
+        self._jitter = jitter
+        self._pending: list[Change] = []
+        self._wanted = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self._unreported = 0
+        self._reported_at = 0.0
+
+    @property
+    def view(self) -> HealthRecord:
+        """The record with what is not written yet."""
+        return _applied(self._record.value, self._pending)
+
+    def state(self) -> State:
+        return self.view.state(self._stage, self._now())
+
+    def opens_at(self) -> float:
+        """When a call may be tried; not after now: at once, maybe as a probe."""
+        return self.view.opens_at(self._stage, self._now())
+
+    def admits(self, probe: str) -> bool:
+        """Whether a call may be made now, by the holder of `probe` where one is needed."""
+        return self.view.admits(self._stage, self._now(), probe)
+
+    def limit(self) -> float:
+        """The learned limit, in requests a minute; 0: none is known."""
+        return self.view.learned.limit(self._now())
+
+    def shut(self) -> Circuit | None:
+        """The open circuit that lasts longest, if there is one. A cool-down is none."""
+        now = self._now()
+        open_ = [c for c in self.view.circuits(self._stage) if c.state(now) == "open"]
+        return max(open_, key=lambda circuit: circuit.open_until, default=None)
+
+    async def claim_probe(self, probe: str, *, lasting_s: float) -> bool:
+        """Whether the holder of `probe` may call now; of a half-open route only one may.
+
+        Raises Outage when nobody can tell.
+        """
+        if self.state() == "half-open" and not self.admits(probe):
+            now, stage = self._now(), self._stage
+            await self._write(lambda record: record.probed(stage, now, probe, now + lasting_s))
+        return self.admits(probe)
+
+    def release_probe(self, probe: str) -> None:
+        """The probe was not made, or told nothing."""
+        self._report(lambda record: record.released(self._stage, probe))
+
+    def asked(self, granted_per_minute: float) -> None:
+        """A call under the learned limit begins, while so many were granted to the fleet."""
+        now = self._now()
+        self._report(lambda record: record.asked(now, granted_per_minute))
+
+    def answered(self, began_at: float) -> None:
+        """A call was answered, whatever is thought of the answer."""
+        now, view = self._now(), self.view
+        is_counting = view.breaker.is_counting(now, self._rules)
+        self._unreported = self._unreported + 1 if is_counting else 1
+        is_due = is_counting and now - self._reported_at >= _REPORT_EVERY_S
+        if is_due or view.answered(self._stage, 0, began_at, now, self._rules) != view:
+            calls, self._unreported, self._reported_at = self._unreported, 0, now
+            self._report(
+                lambda record: record.answered(self._stage, calls, began_at, now, self._rules)
+            )
+
+    def failed(self, began_at: float, reason: str) -> None:
+        """A call failed on the way, or the provider was down."""
+        now, jitter = self._now(), self._jitter()
+        self._report(lambda record: record.failed(began_at, now, reason, jitter, self._rules))
+
+    def blocked(self, began_at: float, wait_s: float, reason: str) -> None:
+        """The provider refuses everybody until somebody acts."""
+        now, jitter = self._now(), self._jitter()
+        self._report(lambda record: record.blocked(began_at, now, wait_s, reason, jitter))
+
+    def cool_down(self, wait_s: float, reason: str) -> float:
+        """Nobody asks for `wait_s`, at most 45 seconds; the time when that ends."""
+        until = self._now() + min(wait_s, LONGEST_COOL_DOWN_S)
+        self._report(lambda record: record.cooled(until, reason))
+        return until
+
+    def limited(self, began_at: float, until: float, per_minute: float) -> None:
+        """A call was refused under the learned limit, asked for at this rate."""
+        now = self._now()
+        self._report(lambda record: record.limited(began_at, now, until, per_minute))
+
+    async def refused(self, question: str, began_at: float, reason: str) -> Circuit | None:
+        """The provider calls the question wrong; the open circuit when that is not its fault.
+
+        Raises Outage when nobody can tell.
+        """
+        now, jitter, stage = self._now(), self._jitter(), self._stage
+        await self._write(
+            lambda record: record.refused(stage, question, began_at, now, reason, jitter)
+        )
+        circuit = self.view.refusals_of(stage).circuit
+        return circuit if circuit.open_until else None
+
+    async def keep(self) -> None:
+        """Writes what was reported, for ever."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                await self._write()
+            except Outage as error:
+                structlog.get_logger().info("health.unwritten", error=str(error))
+                await asyncio.sleep(_WRITE_AGAIN_S)
+                self._wanted.set()
+
+    def _report(self, change: Change) -> None:
+        """Takes a change into view and has it written, unless it changes nothing."""
+        view = self.view
+        if len(self._pending) < _PENDING_MAX and change(view) != view:
+            self._pending.append(change)
+            self._wanted.set()
+
+    async def _write(self, *changes: Change) -> None:
+        """Writes what is pending, and then these. Raises Outage."""
+        async with self._writing:
+            pending = [*self._pending]
+            await self._record.change(lambda record: _applied(record, [*pending, *changes]))
+            del self._pending[: len(pending)]
+
+
+def _applied(record: HealthRecord, changes: list[Change]) -> HealthRecord:
+    return reduce(lambda changed, change: change(changed), changes, record)
