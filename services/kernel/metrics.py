@@ -6,6 +6,7 @@ Each process has a registry of its own, so that several apps in one process do n
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -37,6 +38,7 @@ class Metrics:
         PlatformCollector(registry=self.registry)
         self._declare_deliveries(service, self.registry)
         self._declare_calls(service, self.registry)
+        self._declare_pace(service, self.registry)
 
     def _declare_deliveries(self, service: str, registry: CollectorRegistry) -> None:
         self.received = Counter(
@@ -113,6 +115,43 @@ class Metrics:
             self._calls.labels(service, outcome)
         for result in ("hit", "miss"):
             self._cache.labels(service, result)
+
+    def _declare_pace(self, service: str, registry: CollectorRegistry) -> None:
+        self._turn_wait = Histogram(
+            "cardflow_turn_wait_seconds",
+            "Time that a call waited for its turn; counts the turns that were given.",
+            ["service"],
+            buckets=HANDLING_BUCKETS_S,
+            registry=registry,
+        ).labels(service)
+        self._limit = Gauge(
+            "cardflow_limit_in_force",
+            "The limits of all replicas together, as this one knows them, by kind; 0: none.",
+            ["service", "kind"],
+            registry=registry,
+        )
+        self._slots = Gauge(
+            "cardflow_slots_held",
+            "Of the limit of calls in flight, what this replica holds.",
+            ["service"],
+            registry=registry,
+        ).labels(service)
+        self._is_local = Gauge(
+            "cardflow_pace_local",
+            "1 while the shared record is away and this replica keeps to a share of its own.",
+            ["service"],
+            registry=registry,
+        ).labels(service)
+
+    def turn_given(self, wait_s: float) -> None:
+        self._turn_wait.observe(wait_s)
+
+    def paced(self, limits: Mapping[str, float], *, slots: int, is_local: bool) -> None:
+        """`limits` in force by kind."""
+        for kind, limit in limits.items():
+            self._limit.labels(self._service, kind).set(limit)
+        self._slots.set(slots)
+        self._is_local.set(is_local)
 
     def completed(self, outcome: str) -> None:
         """One delivery was answered; `outcome` is one of OUTCOMES."""

@@ -79,15 +79,39 @@ class ProviderSettings(BaseModel):
 
 
 class StageSettings(BaseModel):
-    """One stage's share of the model; every replica has its own.
+    """One stage's share of the model.
 
-    A completion takes a slot of `concurrency` and one permit of `requests_per_minute`; an answer
-    from the cache takes neither.
+    `concurrency` is that of each replica; the limits are those of all replicas of the stage
+    together. A call takes a slot of `concurrency` and of `calls_in_flight`, one permit of
+    `requests_per_minute`, and its tokens; an answer from the cache takes none of it.
+    `cardflow limits` changes the limits while the stage runs.
     """
 
-    concurrency: int = Field(default=16, ge=1, le=1000, description="terms worked on at once")
-    requests_per_minute: int = Field(
-        default=0, ge=0, description="calls a minute of one replica; 0: no limit"
+    model: str | None = Field(
+        default=None, description="the LLM that this stage asks; none: the provider's"
+    )
+    concurrency: int = Field(
+        default=16, ge=1, le=1000, description="terms that one replica works on at once"
+    )
+    requests_per_minute: float = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="calls of all replicas together in any minute; 0: no limit",
+    )
+    tokens_per_minute: float = Field(
+        default=0,
+        ge=0,
+        le=10_000_000_000,
+        description="tokens, of prompts and completions, of all replicas together in any minute; "
+        "0: no limit",
+    )
+    calls_in_flight: int = Field(
+        default=0,
+        ge=0,
+        le=100_000,
+        description="calls under way at once, of all replicas together; 0: no limit but the "
+        "concurrency of each",
     )
     max_tokens: int = Field(default=2048, ge=64, description="bound of one completion, in tokens")
     temperature: float = Field(default=0.3, ge=0, le=2, description="randomness of the model")
@@ -112,9 +136,13 @@ class ProviderAccess(BaseModel):
     api_key: SecretStr | None
 
 
-def resolve_provider(settings: ModelSettings) -> ProviderAccess:
-    """The provider that was chosen; never guessed. Raises SettingsError for a half choice."""
+def resolve_provider(settings: ModelSettings, stage: StageSettings | None = None) -> ProviderAccess:
+    """The provider that was chosen, and the model: the stage's own, if it has one.
+
+    Never guessed. Raises SettingsError for a half choice.
+    """
     chosen = settings.provider
+    model = (stage and stage.model) or chosen.model
     match chosen.kind:
         case "simulated":
             base_url = chosen.base_url or SIMULATOR_URL
@@ -126,7 +154,7 @@ def resolve_provider(settings: ModelSettings) -> ProviderAccess:
             return ProviderAccess(
                 kind="simulated",
                 base_url=base_url,
-                model=chosen.model or SIMULATED_MODEL,
+                model=model or SIMULATED_MODEL,
                 api_key=None,
             )
         case "openrouter":
@@ -136,14 +164,14 @@ def resolve_provider(settings: ModelSettings) -> ProviderAccess:
             return ProviderAccess(
                 kind="openrouter",
                 base_url=chosen.base_url or OPENROUTER_URL,
-                model=_needed(chosen.model, "provider openrouter needs a model: --model NAME"),
+                model=_needed(model, "provider openrouter needs a model: --model NAME"),
                 api_key=key,
             )
         case "custom":
             return ProviderAccess(
                 kind="custom",
                 base_url=_needed(chosen.base_url, "a custom provider needs --base-url URL"),
-                model=_needed(chosen.model, "a custom provider needs a model: --model NAME"),
+                model=_needed(model, "a custom provider needs a model: --model NAME"),
                 api_key=chosen.api_key,
             )
 

@@ -22,8 +22,10 @@ settings = load_settings(Stage1Settings)
 @asynccontextmanager
 async def _open_handler(connected: Connected) -> AsyncIterator[Handler]:
     async with open_asker(
+        connected.nc,
         connected.js,
         settings,
+        "stage1",
         settings.stage1,
         connected.metrics,
         connected.dependencies,
@@ -41,7 +43,7 @@ app = service_app(
         ),
         concurrency=settings.stage1.concurrency,
         spends=True,
-        check_settings=lambda: resolve_provider(settings),
+        check_settings=lambda: resolve_provider(settings, settings.stage1),
     ),
     settings,
 )

@@ -21,8 +21,10 @@ settings = load_settings(Stage2Settings)
 @asynccontextmanager
 async def _open_handler(connected: Connected) -> AsyncIterator[Handler]:
     async with open_asker(
+        connected.nc,
         connected.js,
         settings,
+        "stage2",
         settings.stage2,
         connected.metrics,
         connected.dependencies,
@@ -38,7 +40,7 @@ app = service_app(
         next_checkpoint=lambda js: Checkpoint(js, topology.CARDS.name, topology.finished_subject),
         concurrency=settings.stage2.concurrency,
         spends=True,
-        check_settings=lambda: resolve_provider(settings),
+        check_settings=lambda: resolve_provider(settings, settings.stage2),
     ),
     settings,
 )

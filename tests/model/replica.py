@@ -13,6 +13,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.kv import KeyValue
 from unit.asking_fakes import access
+from unit.pace_fakes import free_pace
 
 from services.kernel import topology
 from services.kernel.holding import Holding
@@ -21,7 +22,6 @@ from services.kernel.llm.budget import NoBudget
 from services.kernel.llm.cache import BucketCache
 from services.kernel.llm.calling import Caller
 from services.kernel.llm.claims import BucketClaims
-from services.kernel.llm.rate_limit import RateLimit
 from services.kernel.llm.routes import SingleRoute
 from services.kernel.metrics import Metrics
 from services.kernel.model_settings import StageSettings
@@ -178,10 +178,15 @@ class Replica:
     def _asker(self, js: JetStreamContext, metrics: Metrics, holding: Holding) -> Asker:
         cache = BucketCache(_bucket(js, topology.COMPLETIONS))
         line = self._world.provider.line(self.link, self.name)
-        limit = RateLimit(0, clock=self._loop.time)
+        routes = SingleRoute(
+            access(),
+            line,
+            free_pace(self._loop.time, concurrency=_WORKERS),
+            clock=self._loop.time,
+        )
         claims = BucketClaims(_bucket(js, topology.CLAIMS), ttl_s=NATS.ack_wait_s, holder=self.name)
         return Asker(
-            Caller(SingleRoute(access(), line, limit), NoBudget(), cache, metrics, holding),
+            Caller(routes, NoBudget(), cache, metrics, holding),
             access(),
             cache,
             claims,

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from pydantic import SecretStr
+from unit.pace_fakes import free_pace
 
 from services.kernel.contracts.attempt import Attempt, AttemptHistory, Outcome
 from services.kernel.contracts.provenance import Usage
@@ -20,7 +21,6 @@ from services.kernel.llm.calling import Caller
 from services.kernel.llm.claims import Claim
 from services.kernel.llm.prompt import CompletionRequest
 from services.kernel.llm.provider import Completion
-from services.kernel.llm.rate_limit import RateLimit
 from services.kernel.llm.routes import SingleRoute
 from services.kernel.metrics import Metrics
 from services.kernel.model_settings import ProviderAccess, ProviderKind, StageSettings
@@ -228,8 +228,10 @@ class Asking:
         self.routes = SingleRoute(
             self.access,
             self.provider,
-            RateLimit(0, clock=self.time.clock, sleep=self.time.sleep),
+            free_pace(self.time.clock),
             note_trouble=self.troubles.append,
+            clock=self.time.clock,
+            sleep=self.time.sleep,
         )
         self.caller = Caller(
             self.routes,

@@ -19,7 +19,7 @@ from services.kernel.llm.calling import Caller, Ledger, Parse, ReplyT
 from services.kernel.llm.claims import ClaimLost, Claims
 from services.kernel.llm.prompt import Inquiry, Prompt
 from services.kernel.llm.provider import Completion
-from services.kernel.llm.rate_limit import Clock, Sleep
+from services.kernel.llm.routes import Clock, Sleep
 from services.kernel.metrics import Metrics
 from services.kernel.model_settings import ProviderAccess, StageSettings
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 
+from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from services.kernel import topology
+from services.kernel.fleet.limits import limits_of
+from services.kernel.fleet.opening import open_fleet
+from services.kernel.fleet.stage_pace import open_pace
 from services.kernel.holding import Holding
 from services.kernel.llm.asker import Asker
 from services.kernel.llm.budget import NoBudget
@@ -18,7 +21,6 @@ from services.kernel.llm.cache import BucketCache
 from services.kernel.llm.calling import Caller
 from services.kernel.llm.claims import BucketClaims
 from services.kernel.llm.http_provider import open_http_provider
-from services.kernel.llm.rate_limit import RateLimit
 from services.kernel.llm.routes import SingleRoute
 from services.kernel.metrics import Metrics
 from services.kernel.model_settings import ModelSettings, StageSettings, resolve_provider
@@ -26,30 +28,42 @@ from services.kernel.model_settings import ModelSettings, StageSettings, resolve
 
 @asynccontextmanager
 async def open_asker(
+    nc: Client,
     js: JetStreamContext,
     settings: ModelSettings,
+    name: topology.ServiceName,
     stage: StageSettings,
     metrics: Metrics,
     dependencies: MutableMapping[str, str | None],
     holding: Holding,
 ) -> AsyncIterator[Asker]:
     """Raises SettingsError when the provider is only half chosen."""
-    access = resolve_provider(settings)
+    access = resolve_provider(settings, stage)
     cache = BucketCache(await js.key_value(topology.COMPLETIONS.name))
+    replica = f"{socket.gethostname()}:{os.getpid()}"
     claims = BucketClaims(
-        await js.key_value(topology.CLAIMS.name),
-        ttl_s=settings.nats.ack_wait_s,
-        holder=f"{socket.gethostname()}:{os.getpid()}",
+        await js.key_value(topology.CLAIMS.name), ttl_s=settings.nats.ack_wait_s, holder=replica
     )
-    async with open_http_provider(
-        access, timeout_s=settings.provider.timeout_s, concurrency=stage.concurrency
-    ) as provider:
-        limit = RateLimit(stage.requests_per_minute, clock=time.monotonic)
+    async with (
+        open_fleet(nc, js) as (fleet, clock),
+        open_pace(
+            fleet,
+            clock,
+            name,
+            limits_of(stage),
+            replica=replica,
+            concurrency=stage.concurrency,
+            metrics=metrics,
+        ) as pace,
+        open_http_provider(
+            access, timeout_s=settings.provider.timeout_s, concurrency=stage.concurrency
+        ) as provider,
+    ):
         dependencies["provider"] = None
 
         def note_trouble(reason: str | None) -> None:
             dependencies["provider"] = reason
 
-        routes = SingleRoute(access, provider, limit, note_trouble=note_trouble)
+        routes = SingleRoute(access, provider, pace, note_trouble=note_trouble)
         caller = Caller(routes, NoBudget(), cache, metrics, holding)
         yield Asker(caller, access, cache, claims, stage, metrics)

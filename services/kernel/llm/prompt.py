@@ -65,16 +65,20 @@ class Inquiry:
     max_tokens: int
     temperature: float
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        return self._request(self.first, self.prompt).fingerprint
+        return self._first_request.fingerprint
 
     def request(self, access: ProviderAccess) -> CompletionRequest:
         """The bytes for one provider and model, under the fingerprint of the question."""
         if access == self.first:
-            return self._request(access, self.prompt)
+            return self._first_request
         request = self._request(access, replace(self.prompt, model=None))
         return replace(request, fingerprint=self.fingerprint)
+
+    @cached_property
+    def _first_request(self) -> CompletionRequest:
+        return self._request(self.first, self.prompt)
 
     def _request(self, access: ProviderAccess, prompt: Prompt) -> CompletionRequest:
         return completion_request(

@@ -5,18 +5,25 @@ A call is made in a turn: a turn is given when a route may be asked now, and end
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
 from services.kernel.contracts.term import Priority
 from services.kernel.errors import ProviderBlocked, ReplyRejected, Throttled, TransientError
+from services.kernel.fleet.pace import Pace, PaceTurn
 from services.kernel.llm.prompt import CompletionRequest, Inquiry
-from services.kernel.llm.provider import Completion, Provider
-from services.kernel.llm.rate_limit import RateLimit
+from services.kernel.llm.provider import Completion, Provider, UnfitCompletion
+from services.kernel.llm.tokens import TokenEstimate
 from services.kernel.model_settings import ProviderAccess
+
+Clock = Callable[[], float]
+Sleep = Callable[[float], Awaitable[None]]
 
 
 class Turn(Protocol):
@@ -42,36 +49,56 @@ class Routes(Protocol):
 
 
 class SingleRoute:
-    """One provider and model, with a rate limit of this process alone.
+    """One provider and model, at a pace that all replicas of the stage keep together.
 
-    `note_trouble` hears why it does not serve us, and None when it does.
+    `note_trouble` hears why it does not serve us, and None when it does. When it asks for a pause,
+    this process makes one; `clock` gives seconds.
     """
 
     def __init__(
         self,
         access: ProviderAccess,
         provider: Provider,
-        rate_limit: RateLimit,
+        pace: Pace,
         *,
         note_trouble: Callable[[str | None], None] = lambda _reason: None,
+        clock: Clock = time.monotonic,
+        sleep: Sleep = asyncio.sleep,
     ) -> None:
         self.access = access
         self._provider = provider
-        self._rate_limit = rate_limit
+        self._pace = pace
+        self._estimate = TokenEstimate()
         self._note_trouble = note_trouble
+        self._clock = clock
+        self._sleep = sleep
+        self._closed_until = clock()
         self._log = structlog.get_logger()
 
     @asynccontextmanager
     async def turn(self, inquiry: Inquiry, priority: Priority) -> AsyncIterator[Turn]:
-        await self._rate_limit.permit()
-        yield self
+        tokens = self._estimate.of(len(inquiry.request(self.access).body), inquiry.max_tokens)
+        while True:
+            await self._pause()
+            async with self._pace.turn(tokens, priority) as paced:
+                if self._clock() < self._closed_until:
+                    continue  # Somebody was told to wait while this one waited for its turn.
+                yield _SingleTurn(self, paced, inquiry.max_tokens)
+                return
 
-    async def complete(self, request: CompletionRequest) -> Completion:
+    def cool_down(self, wait_s: float) -> None:
+        """Nobody in this process calls for `wait_s` seconds from now."""
+        self._closed_until = max(self._closed_until, self._clock() + wait_s)
+
+    async def complete(
+        self, request: CompletionRequest, paced: PaceTurn, max_tokens: int
+    ) -> Completion:
+        await paced.in_time()
         try:
             completion = await self._provider.complete(request)
         except Throttled as error:
             self._note_trouble(str(error) if isinstance(error, ProviderBlocked) else None)
-            self._rate_limit.cool_down(error.retry_after_s)
+            self.cool_down(error.retry_after_s)
             self._log.warning(
                 "provider.throttled", wait_s=round(error.retry_after_s, 3), reason=str(error)
             )
@@ -79,8 +106,33 @@ class SingleRoute:
         except TransientError as error:
             self._note_trouble(str(error))
             raise
+        except UnfitCompletion as error:
+            self._note_trouble(None)
+            paced.used(self._estimate.learn(error.completion.usage, len(request.body), max_tokens))
+            raise
         except ReplyRejected:
             self._note_trouble(None)
             raise
         self._note_trouble(None)
+        paced.used(self._estimate.learn(completion.usage, len(request.body), max_tokens))
         return completion
+
+    async def _pause(self) -> None:
+        while (wait_s := self._closed_until - self._clock()) > 0:
+            await self._sleep(wait_s)
+
+
+@dataclass(frozen=True)
+class _SingleTurn:
+    """One turn on the only route."""
+
+    _route: SingleRoute
+    _paced: PaceTurn
+    _max_tokens: int
+
+    @property
+    def access(self) -> ProviderAccess:
+        return self._route.access
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        return await self._route.complete(request, self._paced, self._max_tokens)

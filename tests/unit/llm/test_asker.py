@@ -100,7 +100,7 @@ async def test_the_provenance_says_how_the_answer_came_about() -> None:
 async def test_a_cache_hit_takes_no_permit_no_call_and_no_ledger_entry() -> None:
     asking = Asking()
     asking.cache.completions[fingerprint(asking)] = completion("kept")
-    asking.routes._rate_limit.cool_down(3_600)
+    asking.routes.cool_down(3_600)
     answer = await asked(asking)
     assert answer.reply == "kept"
     assert asking.journal == ["cache.get", "recover"]
