@@ -197,11 +197,15 @@ def resolve_fallbacks(
         )
         for other in chosen.fallbacks
     ]
-    accesses = [first, *(access for access, _limit in (*models, *others))]
-    routes = [(access.base_url, access.model) for access in accesses]
-    if twice := [route for route in routes if routes.count(route) > 1]:
-        raise SettingsError(f"model {twice[0][1]} at {twice[0][0]} is named twice as a route")
-    return [*models, *others]
+    routes = [route for route in (*models, *others) if not _is_same(route[0], first)]
+    for at, (access, _limit) in enumerate(routes):
+        if any(_is_same(access, other) for other, _ in routes[:at]):
+            raise SettingsError(f"the fallback {access.model} at {access.base_url} is named twice")
+    return routes
+
+
+def _is_same(one: ProviderAccess, other: ProviderAccess) -> bool:
+    return (one.base_url, one.model) == (other.base_url, other.model)
 
 
 def _key_of(fallback: FallbackSettings) -> SecretStr | None:

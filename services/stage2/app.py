@@ -29,6 +29,7 @@ async def _open_handler(connected: Connected) -> AsyncIterator[Handler]:
         connected.metrics,
         connected.dependencies,
         connected.holding,
+        connected.pause_until,
     ) as asker:
         yield WriteCards(asker)
 

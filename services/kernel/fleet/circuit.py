@@ -51,8 +51,11 @@ class Circuit(Contract):
     def opened(
         self, now: float, *, first_s: float, longest_s: float, reason: str, jitter: float
     ) -> Circuit:
-        """Open from now on, twice as long as the last time; `jitter` of 0–1 shortens it."""
-        length_s = min(2 * self.length_s, longest_s) if self.open_until else first_s
+        """Open from now on, twice as long as the last time; `jitter` of 0–1 shortens it.
+
+        `first_s` is the least, `longest_s` the most.
+        """
+        length_s = max(first_s, min(2 * self.length_s, longest_s)) if self.open_until else first_s
         until = now + length_s * (1 - _JITTER * jitter)
         return Circuit(open_until=until, length_s=length_s, reason=reason, changed_at=now)
 

@@ -26,6 +26,7 @@ within a minute of the end of a storm that left an absurd hint."""
 
 _PENDING_MAX: Final = 1_000
 _WRITE_AGAIN_S: Final = 1.0
+_USE_S: Final = 10
 _REPORT_EVERY_S: Final = 1.0
 """Of answers that only count for the share of failures."""
 
@@ -95,10 +96,12 @@ class Health:
         """The probe was not made, or told nothing."""
         self._report(lambda record: record.released(self._stage, probe))
 
-    def asked(self, granted_per_minute: float) -> None:
-        """A call under the learned limit begins, while so many were granted to the fleet."""
-        now = self._now()
-        self._report(lambda record: record.asked(now, granted_per_minute))
+    def asked(self, granted: Callable[[int], int]) -> None:
+        """A call under the learned limit begins; `granted` tells how many did in some seconds."""
+        now, learned = self._now(), self.view.learned
+        if not learned.since or learned.is_full_grown(now):
+            per_minute = 60 * granted(_USE_S) / _USE_S
+            self._report(lambda record: record.asked(now, per_minute))
 
     def answered(self, began_at: float) -> None:
         """A call was answered, whatever is thought of the answer."""
@@ -112,25 +115,37 @@ class Health:
                 lambda record: record.answered(self._stage, calls, began_at, now, self._rules)
             )
 
-    def failed(self, began_at: float, reason: str) -> None:
-        """A call failed on the way, or the provider was down."""
+    def failed(self, began_at: float, reason: str) -> bool:
+        """A call failed on the way, or the provider was down. True when that opens the breaker."""
         now, jitter = self._now(), self._jitter()
+        before = self.view.breaker.circuit.changed_at
         self._report(lambda record: record.failed(began_at, now, reason, jitter, self._rules))
+        return self.view.breaker.circuit.changed_at != before
 
-    def blocked(self, began_at: float, wait_s: float, reason: str) -> None:
-        """The provider refuses everybody until somebody acts."""
+    def blocked(self, began_at: float, wait_s: float, reason: str) -> bool:
+        """The provider refuses everybody until somebody acts. True when that is news."""
         now, jitter = self._now(), self._jitter()
+        before = self.view.breaker.circuit.changed_at
         self._report(lambda record: record.blocked(began_at, now, wait_s, reason, jitter))
+        return self.view.breaker.circuit.changed_at != before
 
-    def cool_down(self, wait_s: float, reason: str) -> float:
-        """Nobody asks for `wait_s`, at most 45 seconds; the time when that ends."""
-        until = self._now() + min(wait_s, LONGEST_COOL_DOWN_S)
-        self._report(lambda record: record.cooled(until, reason))
-        return until
-
-    def limited(self, began_at: float, until: float, per_minute: float) -> None:
-        """A call was refused under the learned limit, asked for at this rate."""
+    def cool_down(self, wait_s: float, reason: str) -> bool:
+        """Nobody asks for `wait_s`, at most 45 seconds. True when nobody was told to wait yet."""
         now = self._now()
+        until = now + min(wait_s, LONGEST_COOL_DOWN_S)
+        is_first = now >= self.view.closed_until
+        self._report(lambda record: record.cooled(now, until, reason))
+        return is_first
+
+    def limited(self, began_at: float, wait_s: float, granted: Callable[[int], int]) -> None:
+        """A call was refused under the learned limit; what follows for it. Told after the
+        cool-down; `granted` counts the fleet's calls in so many whole seconds and the begun one."""
+        now, learned = self._now(), self.view.learned
+        until = max(now, self.view.closed_until)
+        window_s = learned.window_s(wait_s, now)
+        # Of what has just begun there are no earlier seconds, so that nothing is left to divide by.
+        covered_s = window_s + (now % 1 if learned.per_minute else 0.0)
+        per_minute = 60 * granted(window_s + 1) / covered_s
         self._report(lambda record: record.limited(began_at, now, until, per_minute))
 
     async def refused(self, question: str, began_at: float, reason: str) -> Circuit | None:

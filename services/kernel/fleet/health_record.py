@@ -17,15 +17,15 @@ from services.kernel.fleet.refusals import Refusals
 
 _WORTH_WRITING_S: Final = 0.1
 """A cool-down that ends so little later is the same one."""
-_BLOCKED_LONGEST_S: Final = 60.0
 
 
 class HealthRecord(Contract):
-    """What stands under `health.<route>`. `refusals` are by stage; `closed_until` and `cause` are
-    those of the last cool-down."""
+    """What stands under `health.<route>`. `refusals` are by stage; `cooled_at`, `closed_until` and
+    `cause` are those of the last cool-down."""
 
     model: str = ""
     provider: str = ""
+    cooled_at: float = 0
     closed_until: float = 0
     cause: str = ""
     breaker: Breaker = Breaker()
@@ -88,7 +88,7 @@ class HealthRecord(Contract):
         """The provider refuses everybody until somebody acts."""
         if self.breaker.circuit.is_old_news(began_at):
             return self
-        breaker = self.breaker.shut(now, wait_s, _BLOCKED_LONGEST_S, reason, jitter)
+        breaker = self.breaker.shut(now, wait_s, wait_s, reason, jitter)
         return self._with(breaker=breaker)
 
     def refused(
@@ -98,11 +98,11 @@ class HealthRecord(Contract):
         refusals = self.refusals_of(stage).refused(question, began_at, now, reason, jitter)
         return self._with(refusals=self._changed(stage, refusals))
 
-    def cooled(self, until: float, reason: str) -> HealthRecord:
+    def cooled(self, now: float, until: float, reason: str) -> HealthRecord:
         """Nobody asks before `until`."""
         if until < self.closed_until + _WORTH_WRITING_S:
             return self
-        return self._with(closed_until=until, cause=reason)
+        return self._with(cooled_at=now, closed_until=until, cause=reason)
 
     def limited(self, began_at: float, now: float, until: float, per_minute: float) -> HealthRecord:
         """A call was refused under the learned limit, asked for at this rate."""

@@ -58,7 +58,12 @@ class Learned(Contract):
             grown = _START_PER_MINUTE * 2.0**doublings
             return grown if grown < _UNBOUNDED_PER_MINUTE else 0.0
         growth = 1 + _LESS * ((age_s - _PLATEAU_S) / _PLATEAU_S) ** 3
-        return self.per_minute * min(growth, _MOST)
+        grown = self.per_minute * min(growth, _MOST)
+        return grown if grown < _UNBOUNDED_PER_MINUTE else 0.0
+
+    def is_full_grown(self, now: float) -> bool:
+        """Time alone raises it no further."""
+        return bool(self.per_minute) and self.limit(now) >= _MOST * self.per_minute
 
     def window_s(self, hint_s: float, now: float) -> int:
         """How far back to count what was granted before a refusal with this hint."""
@@ -106,8 +111,7 @@ class Learned(Contract):
     def used(self, now: float, granted_per_minute: float) -> Learned:
         """The limit was used up to its last growth without a refusal: look further."""
         limit = self.limit(now)
-        is_full = self.per_minute and limit >= _MOST * self.per_minute
-        if not is_full or granted_per_minute < _USED_SHARE * limit:
+        if not self.is_full_grown(now) or granted_per_minute < _USED_SHARE * limit:
             return self
         return self.model_copy(update={"per_minute": limit, "since": now - _PLATEAU_S})
 

@@ -52,6 +52,7 @@ class Asker:
         stage: StageSettings,
         metrics: Metrics,
         *,
+        fallbacks: tuple[ProviderAccess, ...] = (),
         clock: Clock = time.monotonic,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
@@ -61,6 +62,7 @@ class Asker:
         self._claims = claims
         self._stage = stage
         self._metrics = metrics
+        self._fallbacks = fallbacks
         self._clock = clock
         self._sleep = sleep
         self._log = structlog.get_logger()
@@ -70,7 +72,13 @@ class Asker:
     ) -> Answer[ReplyT]:
         """The parsed reply, on behalf of `term`. `parse` raises ReplyRejected for an unfit one."""
         started_at = datetime.now(UTC)
-        inquiry = Inquiry(prompt, self._access, self._stage.max_tokens, self._stage.temperature)
+        inquiry = Inquiry(
+            prompt,
+            self._access,
+            self._stage.max_tokens,
+            self._stage.temperature,
+            fallbacks=self._fallbacks,
+        )
         completion, reply, cached = await self._completed(inquiry, parse, ledger, term)
         history = ledger.history
         provenance = StageProvenance(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 
 from nats.aio.client import Client
@@ -20,10 +20,14 @@ from services.kernel.llm.budget import NoBudget
 from services.kernel.llm.cache import BucketCache
 from services.kernel.llm.calling import Caller
 from services.kernel.llm.claims import BucketClaims
-from services.kernel.llm.http_provider import open_http_provider
-from services.kernel.llm.routes import SingleRoute
+from services.kernel.llm.route_opening import RouteOpener, open_routes
 from services.kernel.metrics import Metrics
-from services.kernel.model_settings import ModelSettings, StageSettings, resolve_provider
+from services.kernel.model_settings import (
+    ModelSettings,
+    StageSettings,
+    resolve_fallbacks,
+    resolve_provider,
+)
 
 
 @asynccontextmanager
@@ -36,9 +40,19 @@ async def open_asker(
     metrics: Metrics,
     dependencies: MutableMapping[str, str | None],
     holding: Holding,
+    pause_until: Callable[[float], Awaitable[None]],
 ) -> AsyncIterator[Asker]:
-    """Raises SettingsError when the provider is only half chosen."""
+    """`pause_until` pauses the stage until a time by the clock of the fleet.
+
+    Raises SettingsError when the provider is only half chosen.
+    """
     access = resolve_provider(settings, stage)
+    fallbacks = resolve_fallbacks(settings, access)
+    dependencies["provider"] = None
+
+    def note_trouble(reason: str | None) -> None:
+        dependencies["provider"] = reason
+
     cache = BucketCache(await js.key_value(topology.COMPLETIONS.name))
     replica = f"{socket.gethostname()}:{os.getpid()}"
     claims = BucketClaims(
@@ -55,15 +69,23 @@ async def open_asker(
             concurrency=stage.concurrency,
             metrics=metrics,
         ) as pace,
-        open_http_provider(
-            access, timeout_s=settings.provider.timeout_s, concurrency=stage.concurrency
-        ) as provider,
+        open_routes(
+            RouteOpener(
+                fleet,
+                clock,
+                stage=name,
+                replica=replica,
+                concurrency=stage.concurrency,
+                settings=settings.provider,
+                metrics=metrics,
+                stage_pace=pace,
+                note_trouble=note_trouble,
+            ),
+            access,
+            fallbacks,
+            pause_until=pause_until,
+        ) as routes,
     ):
-        dependencies["provider"] = None
-
-        def note_trouble(reason: str | None) -> None:
-            dependencies["provider"] = reason
-
-        routes = SingleRoute(access, provider, pace, note_trouble=note_trouble)
         caller = Caller(routes, NoBudget(), cache, metrics, holding)
-        yield Asker(caller, access, cache, claims, stage, metrics)
+        instead = tuple(access for access, _limit in fallbacks)
+        yield Asker(caller, access, cache, claims, stage, metrics, fallbacks=instead)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -56,14 +56,16 @@ class CompletionRequest:
 class Inquiry:
     """One question, whoever will be asked it.
 
-    Its fingerprint is that of the request to `first`, the provider and model of first choice: what
-    another one answers in its place is an answer to the same question.
+    Its fingerprint is that of the request to `first`, the provider and model of first choice, and
+    names the `fallbacks`: what one of them answers in its place is an answer to the same question.
+    A model that the prompt itself names has none.
     """
 
     prompt: Prompt
     first: ProviderAccess
     max_tokens: int
     temperature: float
+    fallbacks: tuple[ProviderAccess, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -82,18 +84,28 @@ class Inquiry:
 
     def _request(self, access: ProviderAccess, prompt: Prompt) -> CompletionRequest:
         return completion_request(
-            prompt, access, max_tokens=self.max_tokens, temperature=self.temperature
+            prompt,
+            access,
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            fallbacks=() if self.prompt.model else self.fallbacks,
         )
 
 
 def completion_request(
-    prompt: Prompt, access: ProviderAccess, *, max_tokens: int, temperature: float
+    prompt: Prompt,
+    access: ProviderAccess,
+    *,
+    max_tokens: int,
+    temperature: float,
+    fallbacks: Sequence[ProviderAccess] = (),
 ) -> CompletionRequest:
     """Serialised canonically, so that a provider's own cache knows a re-send.
 
     The kind of provider is part of the fingerprint: a simulated answer never stands in for a real
     one. Its address is not: the same model behind another port is the same model. A revision's
-    number is: its completion is another one, although the provider is asked in the same bytes.
+    number is: its completion is another one, although the provider is asked in the same bytes. And
+    so is whoever may answer in its place, in their order.
     """
     model = prompt.model or access.model
     body: dict[str, Any] = {
@@ -123,7 +135,9 @@ def completion_request(
         }
     raw = _canonical(body).encode()
     anew = (f"revision {prompt.revision}",) if prompt.revision > 1 else ()
-    return CompletionRequest(raw, fingerprint(access.kind, prompt.version, raw, *anew), model)
+    instead = tuple(f"fallback {other.kind} {other.model}" for other in fallbacks)
+    marks = (*anew, *instead)
+    return CompletionRequest(raw, fingerprint(access.kind, prompt.version, raw, *marks), model)
 
 
 def _canonical(value: Mapping[str, Any]) -> str:
