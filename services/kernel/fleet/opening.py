@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, Final
 
 from nats.aio.client import Client
 from nats.js import JetStreamContext
@@ -13,6 +13,9 @@ from nats.js import JetStreamContext
 from services.kernel import topology
 from services.kernel.fleet.clock import FleetClock
 from services.kernel.fleet.records import Fleet
+
+
+_CANCEL_AGAIN_S: Final = 0.1
 
 
 @asynccontextmanager
@@ -32,6 +35,10 @@ async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
+        # Again and again: asyncio.wait_for, which the NATS client waits in, forgets that it was
+        # cancelled when its answer comes at the same moment.
+        while not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=_CANCEL_AGAIN_S)
         with suppress(asyncio.CancelledError):
             await task

@@ -30,8 +30,8 @@ def test_without_a_refusal_the_limit_doubles_until_there_is_none() -> None:
 def test_after_a_refusal_it_is_just_below_what_was_granted() -> None:
     learned = found(1_200)
     assert learned.limit(NOW + 1) == pytest.approx(0.95 * 1_200)
-    assert learned.limit(NOW + 46) == pytest.approx(1_200)
-    assert 1_200 < learned.limit(NOW + 80) < 1.05 * 1_200
+    assert learned.limit(NOW + 11) == pytest.approx(1_200)
+    assert 1_200 < learned.limit(NOW + 20) < 1.05 * 1_200
     assert learned.limit(NOW + 1e6) == 2_400
 
 
@@ -40,13 +40,23 @@ def test_calls_that_were_under_way_tell_nothing_new() -> None:
     assert learned.refused(NOW + 0.5, NOW + 0.6, until=NOW + 2, per_minute=10) == learned
 
 
-def test_a_second_refusal_lowers_it_by_a_fifth_at_most_and_never_raises_it() -> None:
+def test_each_refusal_that_confirms_the_limit_is_followed_by_a_longer_plateau() -> None:
+    learned, now, plateaus = found(1_200), NOW, []
+    for _ in range(4):
+        plateaus.append(learned.plateau_s)
+        now += 1 + 1.2 * learned.plateau_s
+        learned = learned.answered(now).refused(now, now, until=now + 1, per_minute=1_205)
+    assert plateaus == [10, 20, 40, 60]
+
+
+def test_a_second_refusal_lowers_it_a_little_when_it_was_in_use_else_by_a_fifth_at_most() -> None:
     learned = found(1_200).answered(NOW + 2)
-    now = NOW + 46
+    now = NOW + 11
     low = learned.refused(now, now, until=now + 1, per_minute=1)
     assert low.limit(now + 1) == pytest.approx(0.95 * 0.8 * 1_200)
+    assert low.plateau_s == 10
     high = learned.refused(now, now, until=now + 1, per_minute=99_999)
-    assert high.limit(now + 1) == pytest.approx(0.95 * 1_200)
+    assert high.limit(now + 1) == pytest.approx(0.95 * 0.98 * 1_200)
 
 
 def test_two_cool_downs_in_vain_bring_back_what_was_known_before() -> None:
