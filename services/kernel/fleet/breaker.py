@@ -28,10 +28,16 @@ class BreakerRules:
 
 
 class Breaker(Contract):
-    """`in_a_row`: failures since the last answer. `calls` and `failed` count since `window_at`."""
+    """`in_a_row`: failures since the last answer. `calls` and `failed` count since `window_at`.
+
+    `suspect`: failures since an answer to a call that began after them, the newest at `failed_at`.
+    Answers to what was under way before hide for a while that a provider went down.
+    """
 
     circuit: Circuit = Circuit()
     in_a_row: int = 0
+    suspect: int = 0
+    failed_at: float = 0
     window_at: float = 0
     calls: int = 0
     failed: int = 0
@@ -47,16 +53,17 @@ class Breaker(Contract):
         if self.circuit.open_until:
             return Breaker(circuit=self.circuit.closed(now))
         counted = self.calls + calls if self.is_counting(now, rules) else self.calls
-        return self.model_copy(update={"in_a_row": 0, "calls": counted})
+        suspect = self.suspect if began_at <= self.failed_at else 0
+        return self.model_copy(update={"in_a_row": 0, "suspect": suspect, "calls": counted})
 
     def failure(
         self, began_at: float, now: float, reason: str, jitter: float, rules: BreakerRules
     ) -> Breaker:
         """One call failed. Opens the circuit when that was one too many, or the probe."""
-        if self.circuit.is_old_news(began_at):
+        if self.circuit.is_unheard_of(began_at):
             return self
         if not self.circuit.open_until:
-            counted = self._counted(now, rules)
+            counted = self._counted(began_at, now, rules)
             if not counted.is_too_much(rules):
                 return counted
         return self.shut(now, rules.first_s, rules.longest_s, reason, jitter)
@@ -69,14 +76,20 @@ class Breaker(Contract):
         )
         return Breaker(circuit=opened)
 
-    def _counted(self, now: float, rules: BreakerRules) -> Breaker:
+    def _counted(self, began_at: float, now: float, rules: BreakerRules) -> Breaker:
         if self.is_counting(now, rules):
             counts = {"calls": self.calls + 1, "failed": self.failed + 1}
         else:
             counts = {"calls": 1, "failed": 1}
         window_at = self.window_at if self.is_counting(now, rules) else now
         return self.model_copy(
-            update={"in_a_row": self.in_a_row + 1, "window_at": window_at, **counts}
+            update={
+                "in_a_row": self.in_a_row + 1,
+                "suspect": self.suspect + 1,
+                "failed_at": max(self.failed_at, began_at),
+                "window_at": window_at,
+                **counts,
+            }
         )
 
     def is_too_much(self, rules: BreakerRules) -> bool:

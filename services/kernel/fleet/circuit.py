@@ -48,6 +48,10 @@ class Circuit(Contract):
         """What a call tells that began before the last change is about another time."""
         return began_at < self.changed_at
 
+    def is_unheard_of(self, began_at: float) -> bool:
+        """Whoever began then did not know that it is open: that was no probe."""
+        return began_at < max(self.changed_at, self.open_until)
+
     def opened(
         self, now: float, *, first_s: float, longest_s: float, reason: str, jitter: float
     ) -> Circuit:

@@ -24,6 +24,10 @@ LONGEST_COOL_DOWN_S: Final = 45.0
 """Whatever a provider says: it is asked again after this, so that the fleet is back at work
 within a minute of the end of a storm that left an absurd hint."""
 
+_SUSPICIOUS: Final = 3
+_APART_S: Final = 0.2
+"""After so many failures each replica begins its calls so far apart: enough of them to open the
+breaker, and not all that it has in hand."""
 _PENDING_MAX: Final = 1_000
 _WRITE_AGAIN_S: Final = 1.0
 _USE_S: Final = 10
@@ -55,6 +59,7 @@ class Health:
         self._writing = asyncio.Lock()
         self._unreported = 0
         self._reported_at = 0.0
+        self._claimed_at = 0.0
 
     @property
     def view(self) -> HealthRecord:
@@ -66,7 +71,11 @@ class Health:
 
     def opens_at(self) -> float:
         """When a call may be tried; not after now: at once, maybe as a probe."""
-        return self.view.opens_at(self._stage, self._now())
+        view = self.view
+        opens_at = view.opens_at(self._stage, self._now())
+        if view.breaker.suspect < _SUSPICIOUS:
+            return opens_at
+        return max(opens_at, self._claimed_at + _APART_S)
 
     def admits(self, probe: str) -> bool:
         """Whether a call may be made now, by the holder of `probe` where one is needed."""
@@ -82,7 +91,7 @@ class Health:
         open_ = [c for c in self.view.circuits(self._stage) if c.state(now) == "open"]
         return max(open_, key=lambda circuit: circuit.open_until, default=None)
 
-    async def claim_probe(self, probe: str, *, lasting_s: float) -> bool:
+    async def claim(self, probe: str, *, lasting_s: float) -> bool:
         """Whether the holder of `probe` may call now; of a half-open route only one may.
 
         Raises Outage when nobody can tell.
@@ -90,7 +99,10 @@ class Health:
         if self.state() == "half-open" and not self.admits(probe):
             now, stage = self._now(), self._stage
             await self._write(lambda record: record.probed(stage, now, probe, now + lasting_s))
-        return self.admits(probe)
+        is_admitted = self.admits(probe)
+        if is_admitted:
+            self._claimed_at = self._now()
+        return is_admitted
 
     def release_probe(self, probe: str) -> None:
         """The probe was not made, or told nothing."""

@@ -86,7 +86,7 @@ class HealthRecord(Contract):
         self, began_at: float, now: float, wait_s: float, reason: str, jitter: float
     ) -> HealthRecord:
         """The provider refuses everybody until somebody acts."""
-        if self.breaker.circuit.is_old_news(began_at):
+        if self.breaker.circuit.is_unheard_of(began_at):
             return self
         breaker = self.breaker.shut(now, wait_s, wait_s, reason, jitter)
         return self._with(breaker=breaker)

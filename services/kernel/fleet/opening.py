@@ -14,7 +14,6 @@ from services.kernel import topology
 from services.kernel.fleet.clock import FleetClock
 from services.kernel.fleet.records import Fleet
 
-
 _CANCEL_AGAIN_S: Final = 0.1
 
 

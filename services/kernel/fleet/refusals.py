@@ -27,7 +27,7 @@ class Refusals(Contract):
         self, question: str, began_at: float, now: float, reason: str, jitter: float
     ) -> Refusals:
         """One more question was refused. Opens the circuit at the third, and at a probe."""
-        if self.circuit.is_old_news(began_at):
+        if self.circuit.is_unheard_of(began_at):
             return self
         questions = self.questions
         if question not in questions and len(questions) < IN_A_ROW:

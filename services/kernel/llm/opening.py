@@ -11,6 +11,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from services.kernel import topology
+from services.kernel.fleet.breaker import BreakerRules
 from services.kernel.fleet.limits import limits_of
 from services.kernel.fleet.opening import open_fleet
 from services.kernel.fleet.stage_pace import open_pace
@@ -76,7 +77,11 @@ async def open_asker(
                 stage=name,
                 replica=replica,
                 concurrency=stage.concurrency,
-                settings=settings.provider,
+                timeout_s=settings.provider.timeout_s,
+                rules=BreakerRules(
+                    in_a_row=settings.provider.breaker_failures,
+                    share=settings.provider.breaker_share,
+                ),
                 metrics=metrics,
                 stage_pace=pace,
                 note_trouble=note_trouble,

@@ -25,7 +25,7 @@ from services.kernel.llm.provider import Provider
 from services.kernel.llm.route import Route
 from services.kernel.llm.routes import OrderedRoutes
 from services.kernel.metrics import Metrics
-from services.kernel.model_settings import ProviderAccess, ProviderSettings
+from services.kernel.model_settings import ProviderAccess
 
 HEALTH: Final = "health."
 """What the keys of the health records in FLEET begin with."""
@@ -47,14 +47,15 @@ def route_id(access: ProviderAccess, model: str) -> str:
 
 @dataclass(frozen=True)
 class RouteOpener:
-    """What the routes of one stage in one replica have in common."""
+    """What the routes of one stage in one replica have in common. `timeout_s` bounds a call."""
 
     fleet: Fleet
     clock: FleetClock
     stage: str
     replica: str
     concurrency: int
-    settings: ProviderSettings
+    timeout_s: float
+    rules: BreakerRules
     metrics: Metrics
     stage_pace: Pace
     note_trouble: Callable[[str | None], None]
@@ -94,10 +95,7 @@ class RouteOpener:
         record = await self.fleet.followed(f"{HEALTH}{route_id(access, model)}", HealthRecord())
         named = {"model": model, "provider": address if is_custom else access.kind}
         await record.change(lambda value: value.model_copy(update=named))
-        rules = BreakerRules(
-            in_a_row=self.settings.breaker_failures, share=self.settings.breaker_share
-        )
-        health = Health(record, self.clock.now, self.stage, rules)
+        health = Health(record, self.clock.now, self.stage, self.rules)
         await opened.enter_async_context(background(health.keep()))
         return health
 
@@ -139,13 +137,13 @@ async def open_routes(
 
     Raises SettingsError for an address that can't be used.
     """
-    timeout_s = opener.settings.timeout_s
-
     async with AsyncExitStack() as opened:
         routes: list[Route] = []
         for place, (access, limit) in enumerate([(first, 0.0), *fallbacks]):
             provider = await opened.enter_async_context(
-                open_http_provider(access, timeout_s=timeout_s, concurrency=opener.concurrency)
+                open_http_provider(
+                    access, timeout_s=opener.timeout_s, concurrency=opener.concurrency
+                )
             )
             route = await opener.open(
                 opened,
@@ -172,7 +170,7 @@ async def open_routes(
             routes,
             chosen=choose,
             now=opener.clock.now,
-            timeout_s=timeout_s,
+            timeout_s=opener.timeout_s,
             pause_until=pause_until,
             note_trouble=opener.note_trouble,
         )

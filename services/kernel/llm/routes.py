@@ -149,7 +149,7 @@ class OrderedRoutes:
 
     async def _may_ask(self, route: Route, probe: str) -> bool:
         with suppress(Outage):  # Nobody can tell who probes.
-            return await route.health.claim_probe(probe, lasting_s=self._timeout_s + _PROBE_S)
+            return await route.health.claim(probe, lasting_s=self._timeout_s + _PROBE_S)
         return False
 
     def _is_soon_open(self, route: Route, opens_at: float) -> bool:

@@ -38,6 +38,13 @@ def test_an_answer_in_between_begins_the_row_anew() -> None:
     assert not is_open(breaker)
 
 
+def test_an_answer_to_what_was_under_way_before_leaves_the_suspicion() -> None:
+    breaker = failing(Breaker(), 4, began_at=NOW)
+    assert answering(breaker, 1, began_at=NOW - 1).suspect == 4
+    assert answering(breaker, 1, began_at=NOW - 1).in_a_row == 0
+    assert answering(breaker, 1, began_at=NOW + 1).suspect == 0
+
+
 def test_it_opens_when_half_of_twenty_calls_within_the_window_failed() -> None:
     breaker = Breaker()
     for _ in range(9):
@@ -79,6 +86,11 @@ def test_calls_from_before_the_opening_neither_close_it_nor_open_it_again() -> N
     breaker = failing(Breaker(), 8, now=NOW + 10)
     assert answering(breaker, 1, now=NOW + 16, began_at=NOW + 9) == breaker
     assert failing(breaker, 1, now=NOW + 16, began_at=NOW + 9) == breaker
+
+
+def test_failures_of_who_did_not_know_that_it_is_open_do_not_lengthen_the_opening() -> None:
+    breaker = failing(Breaker(), 8)
+    assert failing(breaker, 20, now=NOW + 0.2, began_at=NOW + 0.1) == breaker
 
 
 def test_calls_that_hung_while_it_was_down_do_not_open_it_after_it_is_back() -> None:

@@ -43,4 +43,5 @@ def test_a_refused_probe_shuts_it_for_longer_and_an_answered_one_opens_it() -> N
 def test_calls_that_were_under_way_when_it_was_shut_change_nothing() -> None:
     refusals = refused(Refusals(), "a", "b", "c")
     assert refusals.refused("d", NOW - 1, NOW + 1, "400", 0.0) == refusals
+    assert refusals.refused("d", NOW + 1, NOW + 2, "400", 0.0) == refusals
     assert refusals.answered(NOW - 1, NOW + 1) == refusals
