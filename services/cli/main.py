@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "export": "Write a deck file from the store.",
     "dead-letters": "List, show, replay and discard what was given up on.",
     "audit": "Account for every term and every call.",
+    "limits": "How fast the stages may call, over all replicas; change it.",
     "pause": "Let services begin nothing more until they are resumed.",
     "resume": "Let paused services go on.",
     "drain": "Take no more submissions, finish everything, report.",

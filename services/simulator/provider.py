@@ -64,6 +64,7 @@ class SimulatedProvider:
             **self.ledger.stats(with_terms=with_terms),
             "rate_limited": refused.total(),
             "refused": dict(refused),
+            "models": self.limits.windows.seen(),
         }
 
     async def take_call(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,7 +76,7 @@ class SimulatedProvider:
             self.ledger.errors["bad_request"] += 1
             await send_reply(send, reply_error(400, str(error)))
             return
-        refusal = self._refuse() or self.limits.refuse(self.settings, self._clock())
+        refusal = self._refuse() or self.limits.refuse(self.settings, asked.model, self._clock())
         if refusal is not None:
             await send_reply(send, refusal)
             return
@@ -115,7 +116,7 @@ class SimulatedProvider:
         completion = self._model.complete(asked, fate, self.settings.seed)
         generation = generation_of(asked, completion, f"gen-{fate.code}", int(self._clock()))
         self._keep(generation)
-        told = self.limits.headers(self.settings, self._clock())
+        told = self.limits.headers(self.settings, asked.model, self._clock())
         reply = reply_completion(generation, completion, told)
         if fate.error == "cut":
             self.ledger.charge_lost(generation.nano_usd)

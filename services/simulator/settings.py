@@ -47,8 +47,9 @@ class SimulatorSettings:
     """Raises SettingsError for a value out of bounds.
 
     `latency_ms` ± `jitter_ms` (evenly spread, never below 0) passes before an answer; a share of
-    `tail_rate` of the calls takes `tail_ms` longer. `rpm`: calls in any 60 s, `rps`: in any 1 s,
-    0: no limit. `rate_headers`: answers tell what is left of these limits.
+    `tail_rate` of the calls takes `tail_ms` longer. `rpm`: calls of one model in any
+    60 s, `rps`: in any 1 s, 0: no limit; each model has its own count. `rate_headers`: answers
+    tell what is left of these limits.
     `storm` answers every call with 429, and with a hint of any kind how long to wait, or none.
     The rates are shares of 0–1; `malformed_rate` is one of the calls that no error hits. A hang
     lasts until the caller gives up. An empty tuple of kinds means all kinds.

@@ -17,7 +17,6 @@ from pipeline_by_hand import cardflow
 from services.cli.machine.nats_server import free_port
 from services.kernel.contracts.provenance import Usage
 from services.kernel.errors import PipelineError
-from services.kernel.fleet.breaker import BreakerRules
 from services.kernel.fleet.limits import Limits
 from services.kernel.fleet.opening import open_fleet
 from services.kernel.fleet.stage_pace import open_pace
@@ -25,7 +24,7 @@ from services.kernel.llm.prompt import Inquiry, Prompt
 from services.kernel.llm.route_opening import RouteOpener, open_routes
 from services.kernel.llm.routes import OrderedRoutes
 from services.kernel.metrics import Metrics
-from services.kernel.model_settings import ProviderAccess
+from services.kernel.model_settings import ProviderAccess, ProviderSettings
 from services.kernel.provisioning.pausing import (
     UNTIL_RESUMED,
     consumer_state,
@@ -35,7 +34,7 @@ from services.kernel.provisioning.pausing import (
 from services.simulator.app import SimulatorSettings, build_app
 from services.simulator.server import build_server, listen
 
-RULES = BreakerRules(first_s=1.5)
+SETTINGS = ProviderSettings(timeout_s=5)
 PROMPT = Prompt("analysis", "1", "system", "task", {}, {"term": "책"})
 
 
@@ -55,7 +54,7 @@ async def replica(
         ) as pace,
         open_routes(
             RouteOpener(
-                fleet, clock, "stage1", name, 8, 5.0, RULES, metrics, pace, lambda _reason: None
+                fleet, clock, "stage1", name, 8, SETTINGS, metrics, pace, lambda _reason: None, 1.5
             ),
             access,
             [],

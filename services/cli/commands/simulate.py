@@ -17,8 +17,12 @@ def simulate(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     latency_ms: Annotated[float, typer.Option(help="Mean time to answer, ms.", min=0)] = 50,
     jitter_ms: Annotated[float, typer.Option(help="Most it varies by, ms.", min=0)] = 20,
-    rpm: Annotated[int, typer.Option(help="Requests a minute; 0: no limit.", min=0)] = 0,
-    rps: Annotated[int, typer.Option(help="Requests a second; 0: no limit.", min=0)] = 0,
+    rpm: Annotated[
+        int, typer.Option(help="Requests a minute of each model; 0: no limit.", min=0)
+    ] = 0,
+    rps: Annotated[
+        int, typer.Option(help="Requests a second of each model; 0: no limit.", min=0)
+    ] = 0,
     error_rate: Annotated[float, typer.Option(help="Share of calls that fail.", min=0, max=1)] = 0,
     malformed_rate: Annotated[
         float, typer.Option(help="Share of replies that are malformed.", min=0, max=1)

@@ -53,7 +53,9 @@ def up(
     ] = None,
     latency_ms: Annotated[float, typer.Option(help="Simulator: mean time to answer.")] = 50,
     jitter_ms: Annotated[float, typer.Option(help="Simulator: most it varies by.")] = 20,
-    rpm: Annotated[int, typer.Option(help="Simulator: requests a minute; 0: no limit.")] = 0,
+    rpm: Annotated[
+        int, typer.Option(help="Simulator: requests a minute of each model; 0: none.")
+    ] = 0,
     error_rate: Annotated[float, typer.Option(help="Simulator: share of calls that fail.")] = 0,
     malformed_rate: Annotated[float, typer.Option(help="Simulator: share of bad replies.")] = 0,
     seed: Annotated[int, typer.Option(help="Simulator: the same seed gives the same run.")] = 0,

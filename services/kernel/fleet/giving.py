@@ -58,6 +58,9 @@ class Giving:
     def add_permits(self, permits: Iterable[Permit]) -> None:
         self._permits = deque(sorted([*self._permits, *permits]))
 
+    def drop_permits(self) -> None:
+        self._permits.clear()
+
     def give(self, slots: int, *, paced: bool) -> None:
         """Every turn that can be given now; `slots` calls may be under way at once."""
         while self._late and (permit := self._due(paced=paced)):

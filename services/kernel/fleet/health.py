@@ -25,9 +25,10 @@ LONGEST_COOL_DOWN_S: Final = 45.0
 within a minute of the end of a storm that left an absurd hint."""
 
 _SUSPICIOUS: Final = 3
-_APART_S: Final = 0.2
-"""After so many failures each replica begins its calls so far apart: enough of them to open the
-breaker, and not all that it has in hand."""
+_SUSPECT_APART_S: Final = 0.02
+_SUSPICIOUS_APART_S: Final = 0.25
+"""After one failure, and after three, each replica begins its calls so far apart: enough of them to
+open the breaker, and not all that it has in hand."""
 _PENDING_MAX: Final = 1_000
 _WRITE_AGAIN_S: Final = 1.0
 _USE_S: Final = 10
@@ -73,9 +74,11 @@ class Health:
         """When a call may be tried; not after now: at once, maybe as a probe."""
         view = self.view
         opens_at = view.opens_at(self._stage, self._now())
-        if view.breaker.suspect < _SUSPICIOUS:
+        if not view.breaker.suspect:
             return opens_at
-        return max(opens_at, self._claimed_at + _APART_S)
+        is_suspicious = view.breaker.suspect >= _SUSPICIOUS
+        apart_s = _SUSPICIOUS_APART_S if is_suspicious else _SUSPECT_APART_S
+        return max(opens_at, self._claimed_at + apart_s)
 
     def admits(self, probe: str) -> bool:
         """Whether a call may be made now, by the holder of `probe` where one is needed."""

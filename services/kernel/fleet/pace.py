@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from services.kernel.contracts.term import Priority
+from services.kernel.fleet.background import background
 from services.kernel.fleet.clock import FleetClock
 from services.kernel.fleet.giving import Giving
 from services.kernel.fleet.limits import NO_LIMITS, Limits
@@ -23,7 +24,6 @@ from services.kernel.fleet.pace_record import (
     Asked,
     PaceRecord,
     Permit,
-    opens_at,
     slots_of,
     sum_of,
 )
@@ -39,12 +39,13 @@ _LOOK_S: Final = 1.0
 
 
 class PaceTurn:
-    """One turn: a slot until the block ends, and a permit for one call."""
+    """One turn: a slot until the call is over, and a permit for one call."""
 
     def __init__(self, pace: Pace, tokens: int, at: float) -> None:
         self._pace = pace
         self._tokens = tokens
         self._at = at
+        self._is_over = False
 
     async def in_time(self) -> None:
         """To be awaited right before the call is sent: returns at once, as a rule.
@@ -53,6 +54,12 @@ class PaceTurn:
         that were all held up by the same thing must not be sent all at the same moment.
         """
         self._at = await self._pace.still_good(self._at, self._tokens)
+
+    def over(self) -> None:
+        """The call has ended: its slot is free, although the block goes on. Once is enough."""
+        if not self._is_over:
+            self._is_over = True
+            self._pace.end_turn()
 
     def used(self, tokens: int) -> None:
         """The true number of tokens. Unknown (0 or fewer) leaves the estimate."""
@@ -88,7 +95,9 @@ class Pace:
         self._metrics = metrics
         self._chance = chance
         self._taking = Taking(record, replica)
-        self._giving = Giving(clock.now, on_given=self._note_given, on_unused=self._note_unused)
+        self._giving = Giving(
+            clock.now, on_given=self._note_given, on_unused=self._taking.note_unused
+        )
         self._most_needed = 0
         self._renew_at = 0.0
         self._due = asyncio.Event()
@@ -100,11 +109,12 @@ class Pace:
         waiter = Waiter(max(1, tokens), self._clock.now())
         self._giving.add(waiter, priority)
         self._most_needed = max(self._most_needed, self._giving.needed)
-        at = await self._given(waiter, in_vain=self._end_turn)
+        at = await self._given(waiter, in_vain=self.end_turn)
+        turn = PaceTurn(self, waiter.tokens, at)
         try:
-            yield PaceTurn(self, waiter.tokens, at)
+            yield turn
         finally:
-            self._end_turn()
+            turn.over()
 
     @property
     def limits(self) -> Limits:
@@ -131,6 +141,11 @@ class Pace:
         """So many tokens more were used than estimated, or fewer."""
         self._taking.reports.settled(self._clock.now(), difference)
 
+    def end_turn(self) -> None:
+        """A slot is free."""
+        self._giving.active -= 1
+        self._look()
+
     def look_again(self) -> None:
         """The limits or the record have changed."""
         self._look()
@@ -144,9 +159,11 @@ class Pace:
     async def keep(self) -> None:
         """Gives turns in time, takes permits, shows that the replica lives; for ever."""
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._give_when_due())
-                tasks.create_task(self._take_when_needed())
+            async with (
+                background(self._give_when_due()),
+                background(self._take_when_needed()),
+            ):
+                await self._taking.look_for_it()
         finally:
             await self._taking.leave()
 
@@ -160,10 +177,6 @@ class Pace:
             if waiter.turn.done() and not waiter.turn.cancelled():
                 in_vain()
             raise
-
-    def _end_turn(self) -> None:
-        self._giving.active -= 1
-        self._look()
 
     def _look(self) -> None:
         self._give()
@@ -179,10 +192,7 @@ class Pace:
         now = self._clock.now()
         self._taking.reports.given(now, waiter.tokens, reserved=permit.tokens)
         if self._metrics is not None:
-            self._metrics.turn_given(now - waiter.since)
-
-    def _note_unused(self, permit: Permit) -> None:
-        self._taking.reports.owed -= permit.tokens
+            self._metrics.turn_given(max(0.0, now - waiter.since))
 
     def _slots(self, limits: Limits) -> int:
         """How many calls this replica may have under way."""
@@ -212,28 +222,31 @@ class Pace:
     def _take_in_s(self) -> float:
         """Seconds until the record is to be changed, or 0."""
         limits = self._limits()
-        if self._slots_differ(limits):
+        asked = self._asked(limits)
+        in_s = self._renew_at - asked.now
+        if in_s > _RENEW_S:  # The server's clock was set back.
+            self._giving.drop_permits()
             return 0.0
-        now = self._clock.now()
-        in_s = self._renew_at - now
+        if self._slots_differ(asked) or self._taking.has_news(asked):
+            return 0.0
         if self._wanting(limits):
-            opens_in_s = opens_at(self._taking.permits_from) - now
             # Not all replicas at the same moment.
-            in_s = min(in_s, opens_in_s + self._chance() * AHEAD_S / 2)
+            later_s = self._chance() * AHEAD_S / 2
+            in_s = min(in_s, self._taking.take_in_s(asked) + later_s)
         return max(0.0, in_s)
 
-    def _slots_differ(self, limits: Limits) -> bool:
+    def _slots_differ(self, asked: Asked) -> bool:
         """The record holds other slots for this replica than it is to hold, or hides a need."""
-        if not limits.calls_in_flight or self._taking.is_local:
+        if not asked.limits.calls_in_flight or self._taking.is_local:
             return False
-        asked, mine = self._asked(limits), self._taking.mine
-        slots = slots_of(self._taking.value, asked)
+        slots, mine = slots_of(self._taking.value, asked), self._taking.mine
         return slots != mine.slots or asked.wanted > max(slots, mine.wanted)
 
     async def _take(self) -> None:
         limits = self._limits()
-        if self._renew_at <= self._clock.now():
-            self._renew_at = self._clock.now() + _RENEW_S
+        now = self._clock.now()
+        if not now < self._renew_at <= now + _RENEW_S:
+            self._renew_at = now + _RENEW_S
             self._most_needed = self._giving.needed
         permits = await self._taking.take(self._asked(limits, self._wanting(limits)))
         self._giving.add_permits(permits)

@@ -135,9 +135,16 @@ def request_interval_s(limits: Limits) -> float:
     return WINDOW_S / per_minute if per_minute else 0.0
 
 
-def opens_at(record: PaceRecord) -> float:
-    """When the next permit can be taken."""
-    return max(record.permit_at, record.tokens_at - _TOKENS_EARLY_S) - AHEAD_S
+def opens_at(record: PaceRecord, asked: Asked) -> float:
+    """When the replica can take the next permit."""
+    record = _reckoned_by(record, asked.limits, asked.now)
+    tokens_at = _after_debt(record.tokens_at, asked) - _TOKENS_EARLY_S
+    return max(record.permit_at, tokens_at) - AHEAD_S
+
+
+def seconds_owed(asked: Asked) -> float:
+    """By how much the report of its tokens moves the time of the next permit, either way."""
+    return abs(asked.owed) * _token_interval_s(asked.limits)
 
 
 def slots_of(record: PaceRecord, asked: Asked) -> int:

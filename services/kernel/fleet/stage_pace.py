@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from services.kernel.fleet.background import background
 from services.kernel.fleet.clock import FleetClock
 from services.kernel.fleet.limits import (
     Limits,
@@ -16,13 +17,14 @@ from services.kernel.fleet.limits import (
     limits_key,
     pace_key,
 )
-from services.kernel.fleet.opening import background
 from services.kernel.fleet.pace import Pace
 from services.kernel.fleet.pace_record import PaceRecord
 from services.kernel.fleet.records import Fleet
 from services.kernel.metrics import Metrics
 
 _NO_LIMITS: Final = StageLimits()
+_LEAVE_S: Final = 3.0
+"""A replica that ends gives back its slots; a record that is not away answers within a second."""
 
 
 class LimitsInForce:
@@ -79,5 +81,5 @@ async def open_pace(
         settings=settings,
         metrics=metrics,
     )
-    async with background(pace.keep()):
+    async with background(pace.keep(), patience_s=_LEAVE_S):
         yield pace

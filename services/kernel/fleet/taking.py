@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -19,15 +20,20 @@ from services.kernel.fleet.pace_record import (
     PaceRecord,
     PaceReplica,
     Permit,
+    opens_at,
     request_interval_s,
+    seconds_owed,
     take,
 )
 from services.kernel.record import Record
 
 _ANSWER_S: Final = 1.0
-"""For one change of the record; then it counts as away. Permits are taken ahead for half of it."""
+"""For one answer about the record; then it counts as away."""
+_NEWS_S: Final = 0.1
+"""Tokens that make so many seconds of the limit are reported at once."""
 _AGAIN_S: Final = 1.0
-"""Between two tries while it is away."""
+"""Between two looks while it is away."""
+_FAULTS: Final = (Outage, TimeoutError, ValidationError)
 
 
 @dataclass
@@ -63,14 +69,14 @@ class Taking:
         self._replica = replica
         self._change = 0
         self._own: PaceRecord | None = None
-        self._try_at = 0.0
+        self._is_away = asyncio.Event()
         self._log = structlog.get_logger()
         self.reports = Reports()
 
     @property
     def is_local(self) -> bool:
         """The shared record is away: permits are this replica's fair share."""
-        return self._own is not None
+        return self._is_away.is_set()
 
     @property
     def value(self) -> PaceRecord:
@@ -78,32 +84,57 @@ class Taking:
         return self._record.value
 
     @property
-    def permits_from(self) -> PaceRecord:
-        """The record that permits are taken from at present."""
-        return self._own or self._record.value
-
-    @property
     def mine(self) -> PaceReplica:
         """What the shared record holds of this replica."""
         return self.value.replicas.get(self._replica) or PaceReplica(seen_at=0)
 
+    def take_in_s(self, asked: Asked) -> float:
+        """Seconds until the next permit can be taken."""
+        asked = replace(asked, owed=self.reports.owed)
+        if self.is_local:
+            asked = replace(asked, limits=self._own_limits(asked.limits))
+        return opens_at(self._own or self.value, asked) - asked.now
+
+    def has_news(self, asked: Asked) -> bool:
+        """The others should know of tokens that were used, or reserved in vain."""
+        asked = replace(asked, owed=self.reports.owed)
+        return not self.is_local and seconds_owed(asked) > _NEWS_S
+
     async def take(self, asked: Asked) -> tuple[Permit, ...]:
-        """One change of the record, and the permits had by it, earliest first."""
-        if self._own is not None and asked.now < self._try_at:
+        """One change of the record, and the permits had by it, earliest first.
+
+        While the record can't be reached they come from a share of this replica's own.
+        """
+        if self.is_local:
             return self._take_locally(asked)
         try:
             permits = await self._take(asked)
-        except (Outage, TimeoutError, ValidationError) as error:
-            self._go_local(asked, error)
-            return self._take_locally(asked)
+        except _FAULTS as error:
+            self._is_away.set()
+            self._log.warning("pace.local", error=repr(error), replicas=self._replicas())
+            return ()
         if self._own is not None:
             self._own = None
             self._log.info("pace.shared")
         return permits
 
+    def note_unused(self, permit: Permit) -> None:
+        """Its time has passed; the tokens reserved with it are free."""
+        self.reports.owed -= permit.tokens
+
+    async def look_for_it(self) -> None:
+        """Finds out when a record that was away is back; for ever."""
+        while True:
+            await self._is_away.wait()
+            await asyncio.sleep(_AGAIN_S)
+            with suppress(*_FAULTS):
+                async with asyncio.timeout(_ANSWER_S):
+                    await self._record.load()
+                self._is_away.clear()
+
     async def leave(self) -> None:
         """Gives back what this replica holds. When it can't, that is free after a while."""
-        with suppress(Outage, TimeoutError, ValidationError):
+        with suppress(*_FAULTS):
             async with asyncio.timeout(_ANSWER_S):
                 await self._record.change(self._without_me)
 
@@ -120,8 +151,7 @@ class Taking:
             owed=reports.owed,
             granted=reports.granted,
             tokens=reports.tokens,
-            # The one permit by which a replica on its own may have been early.
-            skipped=1 if self._own is not None else 0,
+            skipped=self._ahead(asked),
         )
         taken: tuple[Permit, ...] = ()
 
@@ -142,35 +172,30 @@ class Taking:
             raise
         return taken
 
-    def _go_local(self, asked: Asked, error: Exception) -> None:
-        self._try_at = asked.now + _AGAIN_S
-        if self._own is not None:
-            return
-        limits = self._own_limits(asked)
-        known = self.value
-        first_at = max(known.permit_at, asked.now + AHEAD_S) + request_interval_s(limits)
-        self._own = known.model_copy(
-            update={
-                "permit_at": first_at,
-                "tokens_at": max(known.tokens_at, first_at),
-                "limits": limits,
-            }
-        )
-        self._log.warning(
-            "pace.local",
-            error=repr(error),
-            replicas=self._replicas(asked),
-            requests_per_minute=round(limits.requests_per_minute, 3),
-        )
-
     def _take_locally(self, asked: Asked) -> tuple[Permit, ...]:
-        assert self._own is not None  # noqa: S101
-        self._own, permits = take(self._own, replace(asked, limits=self._own_limits(asked)))
+        limits = self._own_limits(asked.limits)
+        if self._own is None:
+            # Others may hold permits for as long as they can be taken ahead.
+            known_at = max(self.value.permit_at, asked.now + AHEAD_S)
+            first_at = known_at + request_interval_s(limits)
+            self._own = self.value.model_copy(update={"permit_at": first_at, "limits": limits})
+        owed, self.reports.owed = self.reports.owed, 0
+        self._own, permits = take(self._own, replace(asked, limits=limits, owed=owed))
         return permits
 
-    def _own_limits(self, asked: Asked) -> Limits:
-        """One permit a minute less than the share: each replica's first one is early."""
-        replicas, limits = self._replicas(asked), asked.limits
+    def _ahead(self, asked: Asked) -> int:
+        """How many permits of its own this replica has taken for later, and one.
+
+        By that one it may have been early among the others.
+        """
+        interval_s = request_interval_s(self._own_limits(asked.limits))
+        if self._own is None or not interval_s:
+            return 0
+        return max(1, math.ceil((self._own.permit_at - asked.now) / interval_s))
+
+    def _own_limits(self, limits: Limits) -> Limits:
+        """One permit a minute less than the share: each replica's first one may be early."""
+        replicas = self._replicas()
         requests = limits.requests_per_minute / replicas
         return limits.model_copy(
             update={
@@ -179,7 +204,7 @@ class Taking:
             }
         )
 
-    def _replicas(self, asked: Asked) -> int:
+    def _replicas(self) -> int:
         """As many as were alive when the record was last seen."""
         others = set(self.value.alive(self.value.written_at)) - {self._replica}
         return 1 + len(others)

@@ -6,12 +6,12 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from services.kernel import topology
-from services.kernel.fleet.breaker import BreakerRules
 from services.kernel.fleet.limits import limits_of
 from services.kernel.fleet.opening import open_fleet
 from services.kernel.fleet.stage_pace import open_pace
@@ -50,10 +50,6 @@ async def open_asker(
     access = resolve_provider(settings, stage)
     fallbacks = resolve_fallbacks(settings, access)
     dependencies["provider"] = None
-
-    def note_trouble(reason: str | None) -> None:
-        dependencies["provider"] = reason
-
     cache = BucketCache(await js.key_value(topology.COMPLETIONS.name))
     replica = f"{socket.gethostname()}:{os.getpid()}"
     claims = BucketClaims(
@@ -74,17 +70,13 @@ async def open_asker(
             RouteOpener(
                 fleet,
                 clock,
-                stage=name,
-                replica=replica,
-                concurrency=stage.concurrency,
-                timeout_s=settings.provider.timeout_s,
-                rules=BreakerRules(
-                    in_a_row=settings.provider.breaker_failures,
-                    share=settings.provider.breaker_share,
-                ),
-                metrics=metrics,
-                stage_pace=pace,
-                note_trouble=note_trouble,
+                name,
+                replica,
+                stage.concurrency,
+                settings.provider,
+                metrics,
+                pace,
+                partial(dependencies.__setitem__, "provider"),
             ),
             access,
             fallbacks,

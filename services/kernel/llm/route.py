@@ -98,7 +98,7 @@ class RouteTurn:
             route.health.asked(route.pace.granted)
         route.metrics.route_called(route.name)
         try:
-            completion = await route.provider.complete(request)
+            completion = await self._send(request)
         except Throttled as error:
             self._note_throttled(error, began_at)
             raise
@@ -116,6 +116,13 @@ class RouteTurn:
             raise
         self._note_answered(completion, request, began_at)
         return completion
+
+    async def _send(self, request: CompletionRequest) -> Completion:
+        try:
+            return await self._route.provider.complete(request)
+        finally:
+            for paced in self._paced:
+                paced.over()
 
     def _note_answered(
         self, completion: Completion | None, request: CompletionRequest, began_at: float

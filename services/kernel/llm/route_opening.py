@@ -11,12 +11,12 @@ from hashlib import blake2b
 from typing import Final
 from urllib.parse import urlsplit
 
+from services.kernel.fleet.background import background
 from services.kernel.fleet.breaker import BreakerRules
 from services.kernel.fleet.clock import FleetClock
 from services.kernel.fleet.health import Health
 from services.kernel.fleet.health_record import HealthRecord
 from services.kernel.fleet.limits import Limits
-from services.kernel.fleet.opening import background
 from services.kernel.fleet.pace import Pace
 from services.kernel.fleet.pace_record import PaceRecord
 from services.kernel.fleet.records import Fleet
@@ -25,7 +25,7 @@ from services.kernel.llm.provider import Provider
 from services.kernel.llm.route import Route
 from services.kernel.llm.routes import OrderedRoutes
 from services.kernel.metrics import Metrics
-from services.kernel.model_settings import ProviderAccess
+from services.kernel.model_settings import ProviderAccess, ProviderSettings
 
 HEALTH: Final = "health."
 """What the keys of the health records in FLEET begin with."""
@@ -47,18 +47,28 @@ def route_id(access: ProviderAccess, model: str) -> str:
 
 @dataclass(frozen=True)
 class RouteOpener:
-    """What the routes of one stage in one replica have in common. `timeout_s` bounds a call."""
+    """What the routes of one stage in one replica have in common.
+
+    `first_opening_s`: how long a circuit breaker opens at first.
+    """
 
     fleet: Fleet
     clock: FleetClock
     stage: str
     replica: str
     concurrency: int
-    timeout_s: float
-    rules: BreakerRules
+    settings: ProviderSettings
     metrics: Metrics
     stage_pace: Pace
     note_trouble: Callable[[str | None], None]
+    first_opening_s: float = BreakerRules.first_s
+
+    @property
+    def rules(self) -> BreakerRules:
+        settings = self.settings
+        return BreakerRules(
+            settings.breaker_failures, settings.breaker_share, first_s=self.first_opening_s
+        )
 
     async def open(
         self,
@@ -142,7 +152,7 @@ async def open_routes(
         for place, (access, limit) in enumerate([(first, 0.0), *fallbacks]):
             provider = await opened.enter_async_context(
                 open_http_provider(
-                    access, timeout_s=opener.timeout_s, concurrency=opener.concurrency
+                    access, timeout_s=opener.settings.timeout_s, concurrency=opener.concurrency
                 )
             )
             route = await opener.open(
@@ -170,7 +180,7 @@ async def open_routes(
             routes,
             chosen=choose,
             now=opener.clock.now,
-            timeout_s=opener.timeout_s,
+            timeout_s=opener.settings.timeout_s,
             pause_until=pause_until,
             note_trouble=opener.note_trouble,
         )

@@ -205,15 +205,15 @@ async def test_what_is_none(error: Exception) -> None:
 
 async def test_after_three_failures_in_a_row_calls_begin_one_after_the_other() -> None:
     stage = Stage(*down(3), *[completion("yes")] * 3)
-    await stage.fail(3, TransientError)
+    failed_at = await stage.fail(3, TransientError)
     inquiry = Inquiry(prompt("책"), FIRST, 100, 0.0)
     async with stage.routes.turn(inquiry, "normal"):
-        assert stage.time.now == pytest.approx(1_000.2)
+        assert stage.time.now == pytest.approx(failed_at + 0.25)
         async with stage.routes.turn(inquiry, "normal") as turn:
-            assert stage.time.now == pytest.approx(1_000.4)
+            assert stage.time.now == pytest.approx(failed_at + 0.5)
             await turn.complete(inquiry.request(turn.access))
     await stage.ask()
-    assert stage.time.now == pytest.approx(1_000.4)
+    assert stage.time.now == pytest.approx(failed_at + 0.5)
 
 
 async def test_while_it_is_open_nobody_asks_and_one_probe_at_a_time_finds_out() -> None:
@@ -411,14 +411,16 @@ async def test_without_the_bucket_a_replica_goes_by_what_it_knows_itself() -> No
     stage = Stage(*down(8), completion("yes"))
     await stage.health._record.load()
     stage.bucket.is_away = True
-    await stage.fail(8, TransientError)
+    opened_at = await stage.fail(8, TransientError)
     assert stage.health.state() == "open"
 
     async def sleep(seconds: float) -> None:
         await stage.time.sleep(seconds)
-        stage.bucket.is_away = stage.time.now < 1_006  # Before that nobody can tell who probes.
+        stage.bucket.is_away = (
+            stage.time.now < opened_at + 6
+        )  # Before that nobody can tell who probes.
 
     stage.routes._sleep = sleep
     assert (await stage.ask()).text == "yes"
-    assert stage.time.now == pytest.approx(1_006, abs=0.1)
+    assert stage.time.now == pytest.approx(opened_at + 6, abs=0.1)
     assert stage.health.state() == "closed"
