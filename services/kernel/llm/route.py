@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 import structlog
 
@@ -26,6 +27,9 @@ from services.kernel.llm.provider import Completion, Provider, UnfitCompletion
 from services.kernel.llm.tokens import TokenEstimate
 from services.kernel.metrics import Metrics
 from services.kernel.model_settings import ProviderAccess
+
+_REASON_MAX_CHARACTERS: Final = 300
+"""Of an error in the record that all replicas read."""
 
 
 @dataclass(frozen=True)
@@ -143,13 +147,13 @@ class RouteTurn:
         match error:
             case ProviderBlocked():
                 route.note_trouble(str(error))
-                if route.health.blocked(began_at, error.retry_after_s, str(error)):
+                if route.health.blocked(began_at, error.retry_after_s, _reason(error)):
                     self._tell_opened(str(error))
             case Unavailable():
                 self._note_failed(error, began_at)
             case _:
                 route.note_trouble(None)
-                if route.health.cool_down(error.retry_after_s, str(error)):
+                if route.health.cool_down(error.retry_after_s, _reason(error)):
                     route.metrics.route_cooled(route.name)
                     self._log().warning(
                         "provider.throttled",
@@ -161,7 +165,7 @@ class RouteTurn:
 
     def _note_failed(self, error: Exception, began_at: float) -> None:
         self._route.note_trouble(str(error))
-        if self._route.health.failed(began_at, str(error)):
+        if self._route.health.failed(began_at, _reason(error)):
             self._tell_opened(str(error))
 
     async def _note_refused(
@@ -171,7 +175,7 @@ class RouteTurn:
         route = self._route
         route.note_trouble(None)
         was_shut = route.health.shut() is not None
-        circuit = await route.health.refused(request.fingerprint, began_at, str(error))
+        circuit = await route.health.refused(request.fingerprint, began_at, _reason(error))
         if circuit is not None:
             route.note_trouble(str(error))
             if not was_shut:
@@ -194,3 +198,7 @@ class RouteTurn:
     def _log(self) -> structlog.stdlib.BoundLogger:
         log: structlog.stdlib.BoundLogger = structlog.get_logger()
         return log.bind(route=self._route.name, model=self._route.access.model)
+
+
+def _reason(error: Exception) -> str:
+    return str(error)[:_REASON_MAX_CHARACTERS]
