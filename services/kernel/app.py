@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +29,7 @@ from services.kernel.loop_lag import watch_loop
 from services.kernel.metrics import Metrics
 from services.kernel.nats_faults import NATS_FAULTS
 from services.kernel.probes import serve_probes
+from services.kernel.provisioning.pausing import pause_at_least
 from services.kernel.provisioning.provision import consumer_config, provision
 from services.kernel.provisioning.watching import Watch
 from services.kernel.settings import KernelSettings
@@ -63,6 +64,8 @@ class Connected:
     dependencies: dict[str, str | None]
     """What /readyz tells beside NATS: a name with the reason why it is down, or None."""
     circumstances: Circumstances
+    pause_until: Callable[[float], Awaitable[None]]
+    """Pauses the service's consumer, for all replicas; a time by the server's clock."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,7 @@ class Frame:
                     holding,
                     self._dependencies,
                     self._circumstances,
+                    lambda until: pause_at_least(js, self._service.name, until),
                 )
             )
         )

@@ -44,6 +44,7 @@ class Metrics:
         self._declare_pace(service, self.registry)
         self._declare_repairs(service, self.registry)
         self._declare_budgets(self.registry)
+        self._declare_routes(self.registry)
 
     def _declare_deliveries(self, service: str, registry: CollectorRegistry) -> None:
         self.received = Counter(
@@ -153,6 +154,52 @@ class Metrics:
             ["service"],
             registry=registry,
         ).labels(service)
+
+    def _declare_routes(self, registry: CollectorRegistry) -> None:
+        """`route`: first, fallback1, fallback2, ..., or chosen (a model that a question names)."""
+        labels = ["service", "route"]
+        self._route_calls = Counter(
+            "cardflow_route_calls", "Calls by route.", labels, registry=registry
+        )
+        self._route_openings = Counter(
+            "cardflow_route_openings",
+            "Openings of a circuit breaker that this replica brought about.",
+            labels,
+            registry=registry,
+        )
+        self._route_cool_downs = Counter(
+            "cardflow_route_cool_downs",
+            "Cool-downs that this replica was told first.",
+            labels,
+            registry=registry,
+        )
+        self._route_state = Gauge(
+            "cardflow_route_state",
+            "The circuit breaker: 0 closed, 1 half-open, 2 open.",
+            labels,
+            registry=registry,
+        )
+        self._route_limit = Gauge(
+            "cardflow_route_learned_requests_per_minute",
+            "The limit of a route that nobody set, as found so far; 0: none found.",
+            labels,
+            registry=registry,
+        )
+
+    def route_called(self, route: str) -> None:
+        self._route_calls.labels(self.service, route).inc()
+
+    def route_opened(self, route: str) -> None:
+        self._route_openings.labels(self.service, route).inc()
+
+    def route_cooled(self, route: str) -> None:
+        self._route_cool_downs.labels(self.service, route).inc()
+
+    def route_seen(self, route: str, state: str, learned_per_minute: float) -> None:
+        """`state` as `kernel.fleet.circuit` names it."""
+        number = ("closed", "half-open", "open").index(state)
+        self._route_state.labels(self.service, route).set(number)
+        self._route_limit.labels(self.service, route).set(learned_per_minute)
 
     def turn_given(self, wait_s: float) -> None:
         self._turn_wait.observe(wait_s)

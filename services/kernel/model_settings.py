@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import ipaddress
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from services.kernel.api_keys import check_openrouter, find_key
-from services.kernel.errors import SettingsError
 from services.kernel.settings import KernelSettings
 
 ProviderKind = Literal["simulated", "openrouter", "custom"]
 
-OPENROUTER_URL = "https://openrouter.ai/api/v1"
-SIMULATOR_URL = "http://127.0.0.1:8790/api/v1"
-SIMULATED_MODEL = "simulated/teacher-1"
+
+class FallbackSettings(BaseModel):
+    """Another provider, asked while those before it can't be.
+
+    Its key is named, not given: here only stands where it is found.
+    """
+
+    base_url: str = Field(description="root of the chat-completions API")
+    model: str = Field(description="the LLM to ask there")
+    kind: Literal["openrouter", "custom"] = Field(default="custom", description="its dialect")
+    api_key_env: str | None = Field(
+        default=None, description="environment variable that holds the key"
+    )
+    api_key_file: Path | None = Field(default=None, description="file that holds the key")
+    requests_per_minute: float = Field(
+        default=0, ge=0, description="calls a minute of the whole fleet; 0: found by itself"
+    )
 
 
 class ProviderSettings(BaseModel):
@@ -40,6 +50,29 @@ class ProviderSettings(BaseModel):
         default=None, description="file with the key for custom in one line, in place of API_KEY"
     )
     timeout_s: float = Field(default=120, gt=0, description="seconds until a call is given up")
+    fallback_models: tuple[str, ...] = Field(
+        default=(),
+        description="LLMs of the same provider, asked in this order while the first can't be; "
+        "written as JSON",
+    )
+    fallbacks: tuple[FallbackSettings, ...] = Field(
+        default=(),
+        description="other providers, asked after the fallback models, as JSON: base_url, model, "
+        "kind, api_key_env or api_key_file, requests_per_minute",
+    )
+    breaker_failures: int = Field(
+        default=8,
+        ge=1,
+        le=1000,
+        description="failed calls in a row, over the fleet, after which a model is not asked for "
+        "a while",
+    )
+    breaker_share: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="share of at least 20 calls in 30 s whose failure has the same effect",
+    )
 
 
 BUDGET_MAX_USD = 1_000_000
@@ -144,89 +177,3 @@ class ModelSettings(KernelSettings):
             "OPENROUTER_API_KEY",
         ),
     ] = None
-
-
-class ProviderAccess(BaseModel):
-    """The provider as resolved: where to call, which model, with which key."""
-
-    kind: ProviderKind
-    base_url: str
-    model: str
-    api_key: SecretStr | None
-
-
-def resolve_provider(settings: ModelSettings, stage: StageSettings | None = None) -> ProviderAccess:
-    """The provider that was chosen, and the model: the stage's own, if it has one.
-
-    Never guessed. Raises SettingsError for a half choice.
-    """
-    chosen = settings.provider
-    model = (stage and stage.model) or chosen.model
-    match chosen.kind:
-        case "simulated":
-            base_url = chosen.base_url or SIMULATOR_URL
-            if not is_loopback(base_url):
-                raise SettingsError(
-                    f"the simulated provider must be on this machine, but its URL is {base_url}; "
-                    "for another server use --base-url URL --model NAME"
-                )
-            return ProviderAccess(
-                kind="simulated",
-                base_url=base_url,
-                model=model or SIMULATED_MODEL,
-                api_key=None,
-            )
-        case "openrouter":
-            key = find_key(
-                settings.openrouter_api_key,
-                settings.openrouter_api_key_file,
-                name="OPENROUTER_API_KEY",
-            )
-            if key is None:
-                raise SettingsError(
-                    "provider openrouter needs a key: set OPENROUTER_API_KEY, or "
-                    "OPENROUTER_API_KEY_FILE to a file that holds it"
-                )
-            check_openrouter(key)
-            return ProviderAccess(
-                kind="openrouter",
-                base_url=_address(chosen.base_url or OPENROUTER_URL),
-                model=_needed(model, "provider openrouter needs a model: --model NAME"),
-                api_key=key,
-            )
-        case "custom":
-            return ProviderAccess(
-                kind="custom",
-                base_url=_address(chosen.base_url),
-                model=_needed(model, "a custom provider needs a model: --model NAME"),
-                api_key=find_key(
-                    chosen.api_key, chosen.api_key_file, name="CARDFLOW_PROVIDER__API_KEY"
-                ),
-            )
-
-
-def _address(url: str | None) -> str:
-    """Credentials in it would be shown wherever the address is."""
-    address = _needed(url, "a custom provider needs --base-url URL")
-    if "@" in address.partition("//")[2].partition("/")[0]:
-        raise SettingsError(
-            "the provider's URL holds credentials; take them out and set CARDFLOW_PROVIDER__API_KEY"
-        )
-    return address
-
-
-def _needed(value: str | None, message: str) -> str:
-    if not value:
-        raise SettingsError(message)
-    return value
-
-
-def is_loopback(url: str) -> bool:
-    """True when the URL's host is this machine."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

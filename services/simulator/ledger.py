@@ -22,7 +22,6 @@ class Ledger:
     def __init__(self, started_at: str) -> None:
         self._started_at = started_at
         self.calls = 0
-        self.rate_limited = 0
         self.errors: Counter[str] = Counter()
         self.malformed: Counter[str] = Counter()
         self._charged = 0
@@ -71,7 +70,6 @@ class Ledger:
             "by_stage": dict(self._by_stage),
             "errors": dict(self.errors),
             "malformed": dict(self.malformed),
-            "rate_limited": self.rate_limited,
             "in_flight": self._in_flight,
             "highest_concurrency": self._highest,
             "duplicates": self._duplicates,

@@ -1,4 +1,4 @@
-"""A requests-a-minute limit over a sliding window: never more than the limit in any 60 seconds.
+"""Limits of requests over sliding windows: never more in any 60 seconds, or in any second.
 
 Each model has a window of its own, as with real providers.
 """
@@ -28,27 +28,43 @@ class Seen:
     busiest_second: int = 0
 
 
+@dataclass(frozen=True)
+class Room:
+    """What a limit leaves: so many calls now, or one in `wait_s`. `kind`: `rpm` or `rps`."""
+
+    kind: str
+    limit: int
+    left: int
+    wait_s: float
+
+
 class RateWindow:
-    """The times of the calls admitted in the last 60 s, by a clock of the caller's choice."""
+    """The times of the calls admitted lately, by a clock of the caller's choice."""
 
     def __init__(self) -> None:
         self._minute: deque[float] = deque()
         self._second: deque[float] = deque()
         self.seen = Seen()
 
-    def admit(self, limit: int, now_s: float) -> float:
-        """0 when the call is admitted, else the seconds until one more would be.
-
-        A limit of 0 admits everything; such calls count once a limit is set.
-        """
+    def room(self, rpm: int, rps: int, now_s: float) -> Room | None:
+        """That of the tighter limit; None without any. A limit of 0 is none."""
         _forget(self._minute, now_s - WINDOW_S)
-        if limit and len(self._minute) >= limit:
-            return self._minute[len(self._minute) - limit] + WINDOW_S - now_s
         _forget(self._second, now_s - 1)
+        rooms = [
+            Room(kind, limit, max(0, limit - len(times)), _wait_s(times, limit, window_s, now_s))
+            for kind, limit, times, window_s in (
+                ("rpm", rpm, self._minute, WINDOW_S),
+                ("rps", rps, self._second, 1.0),
+            )
+            if limit
+        ]
+        return max(rooms, key=lambda room: (room.wait_s, -room.left), default=None)
+
+    def admit(self, now_s: float) -> None:
+        """Counts a call, also one without any limit: it counts once there is one."""
         self._minute.append(now_s)
         self._second.append(now_s)
         self._note(now_s)
-        return 0.0
 
     def _note(self, now_s: float) -> None:
         seen = self.seen
@@ -73,6 +89,10 @@ class RateWindows:
     def seen(self) -> dict[str, Any]:
         """By model, for JSON."""
         return {model: asdict(window.seen) for model, window in self._windows.items()}
+
+
+def _wait_s(times: deque[float], limit: int, window_s: float, now_s: float) -> float:
+    return times[len(times) - limit] + window_s - now_s if len(times) >= limit else 0.0
 
 
 def _forget(times: deque[float], until_s: float) -> None:

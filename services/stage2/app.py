@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from services.kernel import topology
 from services.kernel.app import Connected, Service, service_app
 from services.kernel.llm.opening import open_asker
-from services.kernel.model_settings import resolve_provider
+from services.kernel.provider_access import resolve_provider
 from services.kernel.settings import load_settings
 from services.kernel.stream.checkpoint import Checkpoint
 from services.kernel.stream.delivery import Handler
@@ -30,6 +30,7 @@ async def _open_handler(connected: Connected) -> AsyncIterator[Handler]:
         connected.dependencies,
         connected.holding,
         connected.circumstances,
+        connected.pause_until,
     ) as asker:
         yield WriteCards(asker)
 

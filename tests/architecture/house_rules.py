@@ -14,7 +14,7 @@ GROUND = ("korean", "errors", "metrics", "logs", "topology", "nats_faults")
 """Floor 1 of the kernel."""
 FLOOR_2 = (
     "circumstances",
-    *("contracts", "settings", "model_settings", "api_keys"),
+    *("contracts", "settings", "model_settings", "provider_access", "api_keys"),
     *("probes", "holding", "loop_lag", "record"),
 )
 

@@ -7,12 +7,8 @@ from services.kernel.contracts.card import Card
 from services.kernel.contracts.term import TermAccepted
 from services.kernel.llm.prompt import Inquiry, Prompt
 from services.kernel.llm.reply import read_reply
-from services.kernel.model_settings import (
-    SIMULATED_MODEL,
-    SIMULATOR_URL,
-    ProviderAccess,
-    StageSettings,
-)
+from services.kernel.model_settings import StageSettings
+from services.kernel.provider_access import SIMULATED_MODEL, SIMULATOR_URL, ProviderAccess
 from services.simulator.asked import read_call
 from services.simulator.completions import SimulatedModel
 from services.simulator.fate import Fate

@@ -25,7 +25,7 @@ from services.kernel.llm.provider import Completion
 from services.kernel.llm.reply import read_reply
 from services.kernel.llm.routes import Turn
 from services.kernel.metrics import Metrics
-from services.kernel.model_settings import ProviderAccess
+from services.kernel.provider_access import ProviderAccess
 from services.kernel.stream.retry import GiveUp, Retry, RetryPolicy
 from services.stage1.checks import checked_analysis
 from services.stage1.prompt import AnalysisReply, analysis_prompt

@@ -15,7 +15,8 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.kv import KeyValue
 from unit.asking_fakes import access
-from unit.pace_fakes import free_pace
+from unit.pace_fakes import MemoryBucket
+from unit.route_fakes import route_on, routes_of
 
 from services.kernel import topology
 from services.kernel.circumstances import Circumstances
@@ -29,7 +30,6 @@ from services.kernel.llm.claims import BucketClaims
 from services.kernel.llm.fleet_budget import FleetBudget
 from services.kernel.llm.prices import Prices, WorstCase
 from services.kernel.llm.prompt import Inquiry
-from services.kernel.llm.routes import SingleRoute
 from services.kernel.metrics import Metrics
 from services.kernel.model_settings import StageSettings
 from services.kernel.record import Record
@@ -223,12 +223,8 @@ class Replica:
     def _asker(self, js: JetStreamContext, metrics: Metrics, holding: Holding) -> Asker:
         cache = BucketCache(_bucket(js, topology.COMPLETIONS))
         line = self._world.provider.line(self.link, self.name)
-        routes = SingleRoute(
-            access(),
-            line,
-            free_pace(self._loop.time, concurrency=_WORKERS),
-            clock=self._loop.time,
-        )
+        route = route_on(MemoryBucket(), self._loop.time, access(), line)
+        routes = routes_of([route], self._loop.time, asyncio.sleep)
         claims = BucketClaims(_bucket(js, topology.CLAIMS), ttl_s=NATS.ack_wait_s, holder=self.name)
         self._purses = Purses(
             lambda key: Record(_bucket(js, topology.FLEET), key, Account(), writes_max=50),

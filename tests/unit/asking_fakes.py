@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from pydantic import SecretStr
-from unit.pace_fakes import free_pace
+from unit.pace_fakes import MemoryBucket
+from unit.route_fakes import route_on, routes_of
 
 from services.kernel.contracts.attempt import Attempt, AttemptHistory, Outcome
 from services.kernel.contracts.provenance import Usage
@@ -20,10 +21,10 @@ from services.kernel.llm.budget import NoBudget
 from services.kernel.llm.calling import Caller
 from services.kernel.llm.claims import Claim
 from services.kernel.llm.prompt import CompletionRequest
-from services.kernel.llm.provider import Completion
-from services.kernel.llm.routes import SingleRoute
+from services.kernel.llm.provider import Completion, Provider
 from services.kernel.metrics import Metrics
-from services.kernel.model_settings import ProviderAccess, ProviderKind, StageSettings
+from services.kernel.model_settings import ProviderKind, StageSettings
+from services.kernel.provider_access import ProviderAccess
 
 Journal = list[str]
 Scripted = Completion | Exception
@@ -219,6 +220,7 @@ class Asking:
         earlier: Iterable[Attempt] = (),
         stage: StageSettings | None = None,
         provider_access: Callable[[], ProviderAccess] = access,
+        provider: Provider | None = None,
     ) -> None:
         self.journal: Journal = []
         self.time = FakeTime(self.journal)
@@ -231,13 +233,16 @@ class Asking:
         self.stage = stage or StageSettings()
         self.troubles: list[str | None] = []
         self.holds: list[str | None] = []
-        self.routes = SingleRoute(
+        self.route = route_on(
+            MemoryBucket(),
+            self.time.clock,
             self.access,
-            self.provider,
-            free_pace(self.time.clock),
-            note_trouble=self.troubles.append,
-            clock=self.time.clock,
-            sleep=self.time.sleep,
+            provider or self.provider,
+            metrics=self.metrics,
+            note_trouble=self._note_trouble,
+        )
+        self.routes = routes_of(
+            [self.route], self.time.clock, self.time.sleep, note_trouble=self._note_trouble
         )
         self.caller = Caller(
             self.routes,
@@ -256,6 +261,11 @@ class Asking:
             clock=self.time.clock,
             sleep=self.time.sleep,
         )
+
+    def _note_trouble(self, reason: str | None) -> None:
+        """What is told again while calls wait is told once here."""
+        if self.troubles[-1:] != [reason]:
+            self.troubles.append(reason)
 
     def next_term(self) -> None:
         """What is asked from now on is for another term, or for the same in another batch."""

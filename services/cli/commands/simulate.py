@@ -20,6 +20,9 @@ def simulate(
     rpm: Annotated[
         int, typer.Option(help="Requests a minute of each model; 0: no limit.", min=0)
     ] = 0,
+    rps: Annotated[
+        int, typer.Option(help="Requests a second of each model; 0: no limit.", min=0)
+    ] = 0,
     error_rate: Annotated[float, typer.Option(help="Share of calls that fail.", min=0, max=1)] = 0,
     malformed_rate: Annotated[
         float, typer.Option(help="Share of replies that are malformed.", min=0, max=1)
@@ -37,6 +40,7 @@ def simulate(
         latency_ms=latency_ms,
         jitter_ms=jitter_ms,
         rpm=rpm,
+        rps=rps,
         error_rate=error_rate,
         malformed_rate=malformed_rate,
         seed=seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final
 
 import typer
@@ -23,6 +24,12 @@ from services.cli.common import (
     print_json,
 )
 from services.cli.machine.pauses import pauses_as_json, pauses_line
+from services.cli.machine.provider_health import (
+    RouteHealth,
+    provider_health,
+    provider_lines,
+    split_pauses,
+)
 from services.cli.session import reported, with_jetstream
 from services.cli.submitting.batch_status import (
     FIELDS,
@@ -79,9 +86,11 @@ def status(
     and is stored), running, open (nothing is in flight, but its size was never declared),
     cancelling (nothing more is begun) or cancelled (all of it has ended). eta_s is null while
     unknown and 0 when all has ended. `paused`, the same on every batch, holds each paused service
-    with the end of its pause, or null for one that lasts until `cardflow resume`; `out_of_money`
-    the budgets that are used up (see `cardflow budget`). Exit 1: there is
-    no such batch.
+    with the end of its pause, or null for one that lasts until `cardflow resume`; `waiting` those
+    that wait for a provider and go on by themselves; `out_of_money` the budgets that are used up
+    (see `cardflow budget`). `routes` tells of each model at each provider whether it is asked,
+    until when not and why, and the limit of calls a minute that was found. Exit 1: there is no
+    such batch.
 
     \b
     cardflow status
@@ -90,36 +99,59 @@ def status(
     with reported():
         url = nats_url(data, nats)
     if batch is None:
-        statuses, paused, reached = with_jetstream(url, _all)
-        _show_all(statuses, paused, reached, json=json)
+        statuses, around = with_jetstream(url, _all)
+        _show_all(statuses, around, json=json)
     else:
-        one, paused, reached = with_jetstream(url, lambda js: _one(js, batch))
+        one, around = with_jetstream(url, lambda js: _one(js, batch))
         if json:
-            print_json(_as_json(one, paused, reached))
+            print_json(_as_json(one, around))
         else:
             out.print(_details(one))
-    if paused and not json:
-        out.print(pauses_line(paused), markup=False)
-    if reached and not json:
-        out.print(reached_line(reached), markup=False)
+    if json:
+        return
+    for line in provider_lines(around.routes, around.waiting):
+        out.print(line, markup=False, soft_wrap=True)
+    if around.paused:
+        out.print(pauses_line(around.paused), markup=False)
+    if around.reached:
+        out.print(reached_line(around.reached), markup=False)
 
 
-def _as_json(status: BatchStatus, paused: Paused, reached: Reached) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Around:
+    """What is the same for every batch."""
+
+    paused: Paused
+    waiting: Paused
+    routes: list[RouteHealth]
+    reached: Reached
+
+
+async def _around(js: JetStreamContext) -> _Around:
+    routes = await provider_health(js)
+    paused, waiting = split_pauses(await paused_services(js), routes)
+    return _Around(paused, waiting, routes, await reached_budgets(js))
+
+
+def _as_json(status: BatchStatus, around: _Around) -> dict[str, Any]:
     return {
         **status.as_json(),
-        "paused": pauses_as_json(paused),
-        "out_of_money": reached_as_json(reached),
+        "paused": pauses_as_json(around.paused),
+        "waiting": pauses_as_json(around.waiting),
+        "routes": [route.as_json() for route in around.routes],
+        "out_of_money": reached_as_json(around.reached),
     }
 
 
-async def _one(js: JetStreamContext, batch: str) -> tuple[BatchStatus, Paused, Reached]:
+async def _one(js: JetStreamContext, batch: str) -> tuple[BatchStatus, _Around]:
     if not await is_known(js, batch):
         fail(unknown_batch(batch, await known_batches(js)), code=FAILED)
-    reached = [b for b in await reached_budgets(js) if b.kind != "batch" or b.name == batch]
-    return await batch_status(js, batch), await paused_services(js), reached
+    around = await _around(js)
+    reached = [b for b in around.reached if b.kind != "batch" or b.name == batch]
+    return await batch_status(js, batch), replace(around, reached=reached)
 
 
-async def _all(js: JetStreamContext) -> tuple[list[BatchStatus], Paused, Reached]:
+async def _all(js: JetStreamContext) -> tuple[list[BatchStatus], _Around]:
     slots = asyncio.Semaphore(_AT_ONCE)
 
     async def one(batch: str) -> BatchStatus:
@@ -127,12 +159,12 @@ async def _all(js: JetStreamContext) -> tuple[list[BatchStatus], Paused, Reached
             return await batch_status(js, batch)
 
     statuses = list(await asyncio.gather(*map(one, await known_batches(js))))
-    return statuses, await paused_services(js), await reached_budgets(js)
+    return statuses, await _around(js)
 
 
-def _show_all(statuses: list[BatchStatus], paused: Paused, reached: Reached, *, json: bool) -> None:
+def _show_all(statuses: list[BatchStatus], around: _Around, *, json: bool) -> None:
     if json:
-        print_json([_as_json(each, paused, reached) for each in statuses])
+        print_json([_as_json(each, around) for each in statuses])
     elif not statuses:
         out.print("There are no batches yet; `cardflow submit FILE` makes one.")
     else:

@@ -21,7 +21,7 @@ from services.cli.machine.provider_options import (
 from services.cli.machine.supervisor import Plan, Supervisor
 from services.kernel.errors import SettingsError
 from services.kernel.logs import configure_logs
-from services.kernel.model_settings import is_loopback
+from services.kernel.provider_access import is_loopback
 from services.kernel.settings import KernelSettings, load_settings
 from services.kernel.topology import SERVICES, ServiceName
 

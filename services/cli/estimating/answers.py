@@ -18,7 +18,8 @@ from services.kernel.errors import ReplyRejected
 from services.kernel.llm.cache import CompletionCache
 from services.kernel.llm.prompt import Inquiry, Prompt
 from services.kernel.llm.reply import read_reply
-from services.kernel.model_settings import ProviderAccess, StageSettings
+from services.kernel.model_settings import StageSettings
+from services.kernel.provider_access import ProviderAccess
 from services.stage1.checks import checked_analysis
 from services.stage1.prompt import AnalysisReply, analysis_prompt
 from services.stage2.prompt import cards_prompt

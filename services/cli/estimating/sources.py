@@ -22,7 +22,8 @@ from services.kernel.errors import TermRefused, TransientError
 from services.kernel.llm.cache import BucketCache
 from services.kernel.llm.http_provider import open_http_provider
 from services.kernel.llm.prices import Prices, listed_prices
-from services.kernel.model_settings import ModelSettings, resolve_provider
+from services.kernel.model_settings import ModelSettings
+from services.kernel.provider_access import resolve_provider
 from services.kernel.settings import load_settings
 from services.simulator.catalogue import models_list
 from services.stage1.settings import Stage1Settings

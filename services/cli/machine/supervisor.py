@@ -27,7 +27,7 @@ from services.cli.machine.nats_server import EmbeddedServer, free_port, is_free
 from services.cli.machine.storage import Storage
 from services.cli.machine.upkeep import keep_up
 from services.kernel.errors import SettingsError
-from services.kernel.model_settings import ProviderAccess
+from services.kernel.provider_access import ProviderAccess
 from services.kernel.provisioning.provision import provision
 from services.kernel.settings import KernelSettings, load_settings
 from services.kernel.stream.reading import connected

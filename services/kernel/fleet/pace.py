@@ -116,6 +116,11 @@ class Pace:
         finally:
             turn.over()
 
+    @property
+    def limits(self) -> Limits:
+        """Those in force."""
+        return self._limits()
+
     def granted(self, last_s: int) -> int:
         """Turns given to all replicas in the last 1..60 s, as far as is known here."""
         now = self._clock.now()

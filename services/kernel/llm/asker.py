@@ -21,7 +21,8 @@ from services.kernel.llm.prompt import Inquiry, Prompt
 from services.kernel.llm.provider import Completion
 from services.kernel.llm.routes import Clock, Sleep
 from services.kernel.metrics import Metrics
-from services.kernel.model_settings import ProviderAccess, StageSettings
+from services.kernel.model_settings import StageSettings
+from services.kernel.provider_access import ProviderAccess
 
 _FIRST_LOOK_S = 0.05
 _LONGEST_LOOK_S = 1.0
@@ -52,6 +53,7 @@ class Asker:
         stage: StageSettings,
         metrics: Metrics,
         *,
+        fallbacks: tuple[ProviderAccess, ...] = (),
         clock: Clock = time.monotonic,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
@@ -61,6 +63,7 @@ class Asker:
         self._claims = claims
         self._stage = stage
         self._metrics = metrics
+        self._fallbacks = fallbacks
         self._clock = clock
         self._sleep = sleep
         self._log = structlog.get_logger()
@@ -70,9 +73,13 @@ class Asker:
     ) -> Answer[ReplyT]:
         """The parsed reply, on behalf of `term`. `parse` raises ReplyRejected for an unfit one."""
         started_at = datetime.now(UTC)
-        stage = self._stage
         inquiry = Inquiry(
-            prompt, self._access, stage.max_tokens, stage.temperature, stage.max_tokens_cap
+            prompt,
+            self._access,
+            self._stage.max_tokens,
+            self._stage.temperature,
+            self._stage.max_tokens_cap,
+            fallbacks=self._fallbacks,
         )
         completion, reply, cached = await self._completed(inquiry, parse, ledger, term)
         history = ledger.history

@@ -12,14 +12,17 @@ from typing import Any
 
 from services.kernel.contracts.provenance import Usage
 from services.kernel.errors import (
+    CallRefused,
     PermanentError,
     ProviderBlocked,
     Throttled,
     TransientError,
+    Unavailable,
     UncertainCall,
 )
 from services.kernel.llm.provider import Completion, UnfitCompletion
 from services.kernel.llm.provider_errors import is_moderated, is_retryable, status_of, wait_s
+from services.kernel.llm.rate_headers import exhausted_for_s
 
 USAGE_MAX_TOKENS = 10**9
 USAGE_MAX_USD = Decimal(1_000)
@@ -57,6 +60,7 @@ def _completion(answer: dict[str, Any], headers: Mapping[str, str], kind: str) -
         provider=_text(answer.get("provider")) or kind,
         generation_id=headers.get("x-generation-id") or _text(answer.get("id")),
         usage=_usage(answer.get("usage")),
+        exhausted_for_s=exhausted_for_s(headers),
     )
     choices = answer.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
@@ -113,6 +117,8 @@ def _refusal(status: int, headers: Mapping[str, str], raw: Any, body: bytes) -> 
 def _held_up(code: int, what: str, hinted: float | None, error: dict[str, Any]) -> Throttled | None:
     """No failure of this call: nobody is served at the moment, or nobody with our key."""
     match code:
+        case 503 if hinted is None:
+            return Unavailable(what, retry_after_s=_THROTTLED_WAIT_S)
         case 429 | 503:
             return Throttled(what, retry_after_s=hinted or _THROTTLED_WAIT_S)
         case 402 if hinted is not None:
@@ -139,7 +145,7 @@ def _given_up(code: int, what: str, error: dict[str, Any]) -> PermanentError | N
         case _ if 300 <= code < 400:
             return PermanentError(f"{what}; correct the base URL", reason=f"provider_{code}")
         case _ if 400 <= code < 500:
-            return PermanentError(what, reason=f"provider_{code}")
+            return CallRefused(what, reason=f"provider_{code}")
         case _ if code < 300 and is_retryable(error) is False:
             return PermanentError(what, reason="provider_error")
         case _:

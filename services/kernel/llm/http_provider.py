@@ -18,7 +18,7 @@ from services.kernel.errors import SettingsError, TransientError, UncertainCall
 from services.kernel.llm.http_answer import read_answer
 from services.kernel.llm.prompt import CompletionRequest
 from services.kernel.llm.provider import Completion
-from services.kernel.model_settings import ProviderAccess
+from services.kernel.provider_access import ProviderAccess
 
 REPLY_MAX_BYTES = 2 * 1024 * 1024
 """A completion is some 10 KiB; more is a fault, and must not fill our memory."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 from nats.aio.client import Client
 from nats.js import JetStreamContext
@@ -20,12 +21,12 @@ from services.kernel.llm.asker import Asker
 from services.kernel.llm.cache import BucketCache
 from services.kernel.llm.calling import Caller
 from services.kernel.llm.claims import BucketClaims
-from services.kernel.llm.http_provider import open_http_provider
 from services.kernel.llm.opening_budget import Stage, open_budget, open_prices
 from services.kernel.llm.prices import Priced, WorstCase
-from services.kernel.llm.routes import SingleRoute
+from services.kernel.llm.route_opening import RouteOpener, Served, open_providers, open_routes
 from services.kernel.metrics import Metrics
-from services.kernel.model_settings import ModelSettings, StageSettings, resolve_provider
+from services.kernel.model_settings import ModelSettings, StageSettings
+from services.kernel.provider_access import resolve_fallbacks, resolve_provider
 
 
 @asynccontextmanager
@@ -39,9 +40,15 @@ async def open_asker(
     dependencies: MutableMapping[str, str | None],
     holding: Holding,
     circumstances: Circumstances,
+    pause_until: Callable[[float], Awaitable[None]],
 ) -> AsyncIterator[Asker]:
-    """Raises SettingsError when the provider is only half chosen."""
+    """`pause_until` pauses the stage until a time by the clock of the fleet.
+
+    Raises SettingsError when the provider is only half chosen.
+    """
     access = resolve_provider(settings, stage)
+    fallbacks = resolve_fallbacks(settings, access)
+    dependencies["provider"] = None
     cache = BucketCache(await js.key_value(topology.COMPLETIONS.name))
     replica = f"{socket.gethostname()}:{os.getpid()}"
     claims = BucketClaims(
@@ -58,26 +65,43 @@ async def open_asker(
             concurrency=stage.concurrency,
             metrics=metrics,
         ) as pace,
-        open_http_provider(
-            access, timeout_s=settings.provider.timeout_s, concurrency=stage.concurrency
-        ) as provider,
-        open_prices(settings, stage, [(access, provider)]) as prices,
+        open_providers(
+            [(access, 0.0), *fallbacks],
+            timeout_s=settings.provider.timeout_s,
+            concurrency=stage.concurrency,
+        ) as providers,
+        open_prices(
+            settings, stage, [(each.access, each.provider) for each in providers]
+        ) as prices,
         open_budget(
             fleet,
             clock,
             settings,
             Stage(metrics.service, stage),
-            WorstCase(prices, [access]),
+            WorstCase(prices, [p.access for p in providers]),
             metrics,
             circumstances,
             dependencies,
         ) as budget,
+        open_routes(
+            RouteOpener(
+                fleet,
+                clock,
+                name,
+                replica,
+                stage.concurrency,
+                settings.provider,
+                metrics,
+                pace,
+                partial(dependencies.__setitem__, "provider"),
+            ),
+            [
+                Served(p.access, Priced(p.provider, prices), p.requests_per_minute)
+                for p in providers
+            ],
+            pause_until=pause_until,
+        ) as routes,
     ):
-        dependencies["provider"] = None
-
-        def note_trouble(reason: str | None) -> None:
-            dependencies["provider"] = reason
-
-        routes = SingleRoute(access, Priced(provider, prices), pace, note_trouble=note_trouble)
         caller = Caller(routes, budget, cache, metrics, holding)
-        yield Asker(caller, access, cache, claims, stage, metrics)
+        instead = tuple(access for access, _limit in fallbacks)
+        yield Asker(caller, access, cache, claims, stage, metrics, fallbacks=instead)

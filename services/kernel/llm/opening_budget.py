@@ -23,7 +23,8 @@ from services.kernel.llm.fleet_budget import FleetBudget
 from services.kernel.llm.http_provider import HttpProvider
 from services.kernel.llm.prices import Prices, WorstCase, listed_prices
 from services.kernel.metrics import Metrics
-from services.kernel.model_settings import ModelSettings, ProviderAccess, StageSettings
+from services.kernel.model_settings import ModelSettings, StageSettings
+from services.kernel.provider_access import ProviderAccess
 
 _AGAIN_S: Final = 30.0
 _EVERY_S: Final = 3_600.0

@@ -15,7 +15,8 @@ import structlog
 from services.kernel.contracts.provenance import Usage
 from services.kernel.llm.prompt import CompletionRequest, Inquiry
 from services.kernel.llm.provider import Completion, Provider, UnfitCompletion
-from services.kernel.model_settings import ModelPrice, ProviderAccess
+from services.kernel.model_settings import ModelPrice
+from services.kernel.provider_access import ProviderAccess
 
 _MILLION: Final = Decimal(1_000_000)
 _TOKEN_MAX_USD: Final = Decimal("0.01")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
 from services.kernel.contracts.identity import fingerprint
 from services.kernel.contracts.term import Revision
-from services.kernel.model_settings import ProviderAccess
+from services.kernel.provider_access import ProviderAccess
 
 ANSWER_SHOWN_CHARACTERS = 8_000
 """Of an unfit answer, when it is shown to its model: a fit one is about half as long."""
@@ -84,10 +84,10 @@ class Correction:
 class Inquiry:
     """One question, whoever will be asked it.
 
-    Its fingerprint is that of the request to `first`, the provider and model of first choice: what
-    another one answers in its place is an answer to the same question. So is the answer to a
-    question that `repairs` another one, with a `correction` or with more room.
-    `max_tokens_cap` bounds that room.
+    Its fingerprint is that of the request to `first`, the provider and model of first choice, and
+    names the `fallbacks`: what one of them answers in its place is an answer to the same question.
+    A model that the prompt itself names has none. So is the answer to a question that `repairs`
+    another one, with a `correction` or with more room. `max_tokens_cap` bounds that room.
     """
 
     prompt: Prompt
@@ -97,6 +97,7 @@ class Inquiry:
     max_tokens_cap: int = 0
     correction: Correction | None = None
     repairs: Inquiry | None = None
+    fallbacks: tuple[ProviderAccess, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -122,6 +123,7 @@ class Inquiry:
             max_tokens=self.max_tokens,
             temperature=self.temperature,
             correction=self.correction,
+            fallbacks=() if self.prompt.model else self.fallbacks,
         )
 
 
@@ -132,12 +134,14 @@ def completion_request(
     max_tokens: int,
     temperature: float,
     correction: Correction | None = None,
+    fallbacks: Sequence[ProviderAccess] = (),
 ) -> CompletionRequest:
     """Serialised canonically, so that a provider's own cache knows a re-send.
 
     The kind of provider is part of the fingerprint: a simulated answer never stands in for a real
     one. Its address is not: the same model behind another port is the same model. A revision's
-    number is: its completion is another one, although the provider is asked in the same bytes.
+    number is: its completion is another one, although the provider is asked in the same bytes. And
+    so is whoever may answer in its place, in their order.
     """
     model = prompt.model or access.model
     body: dict[str, Any] = {
@@ -164,9 +168,10 @@ def completion_request(
         }
     raw = _canonical(body).encode()
     anew = (f"revision {prompt.revision}",) if prompt.revision > 1 else ()
+    instead = tuple(f"fallback {other.kind} {other.model}" for other in fallbacks)
     return CompletionRequest(
         raw,
-        fingerprint(access.kind, prompt.version, raw, *anew),
+        fingerprint(access.kind, prompt.version, raw, *anew, *instead),
         model,
         prompt.name,
         prompt.version,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Protocol
 
+from pydantic import Field
+
 from services.kernel.contracts.base import Contract
 from services.kernel.contracts.provenance import Usage
 from services.kernel.errors import ReplyRejected
@@ -16,7 +18,8 @@ class Completion(Contract):
 
     Once it is kept, `call_id` is the id of the attempt that asked for it, `prompt` and
     `prompt_version` what it answers, `kept_at` since when; older ones lack them. `rebuilt`: made of
-    the result that was read from it, not in the model's own words.
+    the result that was read from it, not in the model's own words. `exhausted_for_s`: the
+    provider said with it that no call is left for so long; nothing that is kept.
     """
 
     text: str
@@ -29,6 +32,7 @@ class Completion(Contract):
     prompt_version: str | None = None
     kept_at: datetime | None = None
     rebuilt: bool = False
+    exhausted_for_s: float | None = Field(default=None, exclude=True)
 
 
 class UnfitCompletion(ReplyRejected):

@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+import structlog
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from services.kernel import topology
+from services.kernel.nats_faults import NATS_FAULTS
 from services.kernel.topology import ServiceName
 
 UNTIL_RESUMED: Final = datetime(2200, 1, 1, tzinfo=UTC)
@@ -95,6 +97,20 @@ async def pause(
         until = min(until, (await consumer_state(js, service)).now + lasting)
     await _pause_until(js, service, until)
     return until
+
+
+async def pause_at_least(js: JetStreamContext, service: ServiceName, until: float) -> None:
+    """Pauses until that time (seconds since the epoch); one that lasts longer stays as it is.
+
+    For a service that pauses itself: a pause that can't be made is none that is needed.
+    """
+    end = datetime.fromtimestamp(until, UTC)
+    try:
+        paused_until = (await consumer_state(js, service)).paused_until
+        if paused_until is None or paused_until < end:
+            await _pause_until(js, service, end)
+    except NATS_FAULTS as error:
+        structlog.get_logger().warning("pause.failed", error=repr(error))
 
 
 async def resume(js: JetStreamContext, service: ServiceName) -> bool:

@@ -10,7 +10,8 @@ from pydantic import SecretStr
 
 from services.kernel.api_keys import FILE_MAX_BYTES, check_openrouter, find_key
 from services.kernel.errors import SettingsError
-from services.kernel.model_settings import ModelSettings, ProviderSettings, resolve_provider
+from services.kernel.model_settings import ModelSettings, ProviderSettings
+from services.kernel.provider_access import resolve_provider
 
 KEY = "sk-or-v1-0123456789abcdef0123456789abcdef"
 NAME = "CARDFLOW_PROVIDER__API_KEY"

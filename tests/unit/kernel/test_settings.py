@@ -10,12 +10,11 @@ from pydantic import SecretStr
 
 from services.exporter.settings import ExporterSettings
 from services.kernel.errors import SettingsError
-from services.kernel.model_settings import (
+from services.kernel.model_settings import ModelSettings, ProviderSettings
+from services.kernel.provider_access import (
     OPENROUTER_URL,
     SIMULATED_MODEL,
     SIMULATOR_URL,
-    ModelSettings,
-    ProviderSettings,
     is_loopback,
     resolve_provider,
 )

@@ -14,7 +14,14 @@ from asking_fakes import access
 from provider_answers import REQUEST, answer, choice, completed, error, failure, provider
 
 from services.kernel.contracts.provenance import Usage
-from services.kernel.errors import PermanentError, ProviderBlocked, Throttled, UncertainCall
+from services.kernel.errors import (
+    CallRefused,
+    PermanentError,
+    ProviderBlocked,
+    Throttled,
+    Unavailable,
+    UncertainCall,
+)
 from services.kernel.llm.http_answer import USAGE_MAX_TOKENS
 from services.kernel.llm.provider import Completion, UnfitCompletion
 
@@ -136,7 +143,7 @@ VERDICTS: dict[str, tuple[httpx.Response, Verdict]] = {
         httpx.Response(429, headers={"Retry-After": "86400"}),
         Verdict(Throttled, wait_s=120),
     ),
-    "503": (httpx.Response(503, json=error(503)), Verdict(Throttled, wait_s=5)),
+    "503": (httpx.Response(503, json=error(503)), Verdict(Unavailable, wait_s=5)),
     "503 with Retry-After": (
         httpx.Response(503, headers={"Retry-After": "9"}),
         Verdict(Throttled, wait_s=9),
@@ -153,9 +160,10 @@ VERDICTS: dict[str, tuple[httpx.Response, Verdict]] = {
         httpx.Response(403, json=error(403, metadata={"reasons": ["violence"]})),
         Verdict(PermanentError, "moderated"),
     ),
+    "302": (httpx.Response(302), Verdict(PermanentError, "provider_302")),
     **{
-        str(status): (httpx.Response(status), Verdict(PermanentError, f"provider_{status}"))
-        for status in (302, 400, 404, 413, 418, 422)
+        str(status): (httpx.Response(status), Verdict(CallRefused, f"provider_{status}"))
+        for status in (400, 404, 413, 418, 422)
     },
     **{
         str(status): (httpx.Response(status), UNCERTAIN)
@@ -178,7 +186,7 @@ VERDICTS: dict[str, tuple[httpx.Response, Verdict]] = {
     "200 with error 401": (httpx.Response(200, json=error(401)), BLOCKED),
     "200 with error 400": (
         httpx.Response(200, json=error(400)),
-        Verdict(PermanentError, "provider_400"),
+        Verdict(CallRefused, "provider_400"),
     ),
     "200 with error 502": (httpx.Response(200, json=error(502)), UNCERTAIN),
     "200 with error beside choices": (

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from simulator_calls import PATH, Clock, analysis_call, cards_call, client_of, stats_of
 
-from services.kernel.model_settings import SIMULATED_MODEL
+from services.kernel.provider_access import SIMULATED_MODEL
 from services.simulator.app import SimulatorSettings, build_app
 from services.simulator.settings import MODEL_ID
 
