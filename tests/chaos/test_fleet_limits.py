@@ -100,7 +100,7 @@ def test_fifty_calls_in_flight_are_kept_in_flight(data: Path, seed: int) -> None
     settings = {"CARDFLOW_STAGE1__MODEL": MODELS["stage1"]} | {
         f"CARDFLOW_{stage}__{name}": value
         for stage in ("STAGE1", "STAGE2")
-        for name, value in (("CONCURRENCY", "64"), ("CALLS_IN_FLIGHT", "50"))
+        for name, value in (("CONCURRENCY", "100"), ("CALLS_IN_FLIGHT", "50"))
     }
     settings["CARDFLOW_STAGE2__MODEL"] = MODELS["stage2"]
     flags = ("--latency-ms", "1000", "--jitter-ms", "0")
@@ -194,7 +194,7 @@ def _sampled(pipeline: Pipeline) -> Iterator[list[tuple[float, dict[str, int]]]]
 def _steady_rate(samples: list[tuple[float, dict[str, int]]], model: str, calls: int) -> float:
     """Calls a second from the second wave to the last that found work waiting."""
     steady = [
-        (at, counts[model]) for at, counts in samples if 100 <= counts.get(model, 0) <= calls - 64
+        (at, counts[model]) for at, counts in samples if 100 <= counts.get(model, 0) <= calls - 100
     ]
     (begin, first), (end, last) = steady[0], steady[-1]
     return (last - first) / (end - begin)
