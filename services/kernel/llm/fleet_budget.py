@@ -86,7 +86,7 @@ class FleetBudget:
         """One purse after the other, always in the same order: while it waits for one, a call
         keeps what it has of those before and of none behind, so that no two wait for each other.
         """
-        asked: set[str] = set()
+        asked = ""
         while True:
             worst = self._worst_case(inquiry)
             purses = self._purses.of(batch)
@@ -96,8 +96,8 @@ class FleetBudget:
                 return _Taken(tuple((p, p.take(paid, now)) for p in purses), paid)
             self._give_up_if_vain(purses[-1], batch, inquiry, worst)
             with self._waiting(purses[: held + 1], inquiry, worst):
-                if purses[held].key not in asked:
-                    asked.add(purses[held].key)
+                if purses[held].key != asked:
+                    asked = purses[held].key
                     self._purses.wake()
                 await self._purses.changed()
 
