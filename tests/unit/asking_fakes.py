@@ -11,14 +11,15 @@ from decimal import Decimal
 from pydantic import SecretStr
 
 from services.kernel.contracts.attempt import Attempt, AttemptHistory, Outcome
+from services.kernel.contracts.base import Batch
 from services.kernel.contracts.provenance import Usage
 from services.kernel.errors import Outage
 from services.kernel.holding import Holding
 from services.kernel.llm.asker import Asker
-from services.kernel.llm.budget import NoBudget
+from services.kernel.llm.budget import Reservation
 from services.kernel.llm.calling import Caller
 from services.kernel.llm.claims import Claim
-from services.kernel.llm.prompt import CompletionRequest
+from services.kernel.llm.prompt import CompletionRequest, Inquiry
 from services.kernel.llm.provider import Completion
 from services.kernel.llm.rate_limit import RateLimit
 from services.kernel.llm.routes import SingleRoute
@@ -51,6 +52,18 @@ def completion(text: str = "{}", *, cost_usd: str = "0.002") -> Completion:
         generation_id="gen-1",
         usage=Usage(prompt_tokens=100, completion_tokens=50, cost_usd=Decimal(cost_usd)),
     )
+
+
+class NoBudget:
+    """Money without end; nobody counts. Implements `kernel.llm.budget.Budget`."""
+
+    @asynccontextmanager
+    async def reserve(self, inquiry: Inquiry, batch: Batch) -> AsyncIterator[Reservation]:
+        yield self
+
+    def settle(self, cost_usd: Decimal) -> None: ...
+
+    def keep(self) -> None: ...
 
 
 class FakeProvider:
