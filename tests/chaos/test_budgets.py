@@ -45,7 +45,7 @@ def is_paused_for_money(replica: Replica) -> bool:
     try:
         urllib.request.urlopen(f"{replica.http_url}/readyz", timeout=5)
     except urllib.error.HTTPError as error:
-        return "is used up" in json.load(error)["dependencies"]["budget"]
+        return "is used up" in json.load(error)["dependencies"].get("budget", "")
     except OSError:
         return False
     return False
