@@ -294,6 +294,24 @@ async def test_a_term_of_a_cancelled_batch_ends_on_record_and_without_a_call(
     assert stage.count("duplicate") == 1
 
 
+async def test_a_term_of_a_batch_over_its_budget_is_put_off_without_work_or_attempt(
+    js: JetStreamContext,
+) -> None:
+    handler, circumstances = PaysOnce(), Circumstances()
+    stage = await Stage1(js, handler, circumstances=circumstances).open()
+    await stage.accept()
+    await (await stage.fetch()).nak()
+    circumstances.unaffordable.add(BATCH)
+    await stage.deliver()
+    assert (handler.calls, stage.count("deferred"), await stage.letter()) == (0, 1, None)
+    circumstances.unaffordable.discard(BATCH)
+    await stage.deliver()
+    await eventually(stage.is_settled)
+    ledger = stage.ledger()
+    await ledger.reopen()
+    assert (handler.calls, ledger.history.calls) == (1, 1)
+
+
 async def test_a_batch_that_is_cancelled_before_the_call_pays_nothing(
     js: JetStreamContext,
 ) -> None:

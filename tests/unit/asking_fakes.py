@@ -13,14 +13,15 @@ from unit.pace_fakes import MemoryBucket
 from unit.route_fakes import route_on, routes_of
 
 from services.kernel.contracts.attempt import Attempt, AttemptHistory, Outcome
+from services.kernel.contracts.base import Batch
 from services.kernel.contracts.provenance import Usage
 from services.kernel.errors import Outage
 from services.kernel.holding import Holding
 from services.kernel.llm.asker import Asker
-from services.kernel.llm.budget import NoBudget
+from services.kernel.llm.budget import Reservation
 from services.kernel.llm.calling import Caller
 from services.kernel.llm.claims import Claim
-from services.kernel.llm.prompt import CompletionRequest
+from services.kernel.llm.prompt import CompletionRequest, Inquiry
 from services.kernel.llm.provider import Completion, Provider
 from services.kernel.metrics import Metrics
 from services.kernel.model_settings import ProviderKind, StageSettings
@@ -52,6 +53,18 @@ def completion(text: str = "{}", *, cost_usd: str = "0.002") -> Completion:
         generation_id="gen-1",
         usage=Usage(prompt_tokens=100, completion_tokens=50, cost_usd=Decimal(cost_usd)),
     )
+
+
+class NoBudget:
+    """Money without end; nobody counts. Implements `kernel.llm.budget.Budget`."""
+
+    @asynccontextmanager
+    async def reserve(self, inquiry: Inquiry, batch: Batch) -> AsyncIterator[Reservation]:
+        yield self
+
+    def settle(self, cost_usd: Decimal) -> None: ...
+
+    def keep(self) -> None: ...
 
 
 class FakeProvider:

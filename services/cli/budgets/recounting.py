@@ -81,8 +81,8 @@ async def recount(ledgers: Ledgers) -> list[tuple[Budget, Budget]]:
     }
     if paying:
         raise SettingsError(
-            f"{', '.join(sorted(paying))} pays calls at this moment; stop the pipeline's stages or "
-            "pause them (cardflow pause stage1 stage2), wait 20 s, and try again"
+            f"calls of {', '.join(sorted(paying))} are paid, or wait for money, at this moment; "
+            "let them end, or stop these services, wait 20 s, and try again"
         )
     sums = sums_of(await read_attempts(ledgers.js))
     for kind, name in {(b.kind, b.name) for b in before} | sums.keys():

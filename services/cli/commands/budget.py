@@ -15,44 +15,47 @@ from services.cli.common import DataOption, JsonOption, NatsOption, fail, nats_u
 from services.cli.session import reported, with_jetstream
 from services.kernel.fleet.budget_words import usd
 
-cli = typer.Typer(add_completion=False)
-
+DayOption = Annotated[
+    str | None,
+    typer.Option(metavar="USD", help="What all stages may spend a day.", show_default=False),
+]
+StageOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="STAGE=USD", help="What a stage may spend in all.", show_default=False),
+]
+BatchOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="BATCH=USD", help="What a batch may cost.", show_default=False),
+]
+UnsetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="WHAT",
+        help="Take a budget away: day, stage1, stage2 or batch=NAME. For day and stages the "
+        "settings hold then.",
+        show_default=False,
+    ),
+]
+RecountOption = Annotated[
+    bool,
+    typer.Option(
+        "--recount",
+        help="Work the accounts out from the ledger of calls; only while nothing is paid.",
+    ),
+]
 Changed = list[tuple[Budget, Budget]]
+
+cli = typer.Typer(add_completion=False)
 
 
 @cli.command()
 def budget(
     *,
-    day: Annotated[
-        str | None,
-        typer.Option(metavar="USD", help="What all stages may spend a day.", show_default=False),
-    ] = None,
-    stage: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="STAGE=USD", help="What a stage may spend in all.", show_default=False
-        ),
-    ] = None,
-    batch: Annotated[
-        list[str] | None,
-        typer.Option(metavar="BATCH=USD", help="What a batch may cost.", show_default=False),
-    ] = None,
-    unset: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="WHAT",
-            help="Take a budget away: day, stage1, stage2 or batch=NAME. For day and stages the "
-            "settings hold then.",
-            show_default=False,
-        ),
-    ] = None,
-    recount: Annotated[
-        bool,
-        typer.Option(
-            "--recount",
-            help="Work the accounts out from the ledger of calls; only while nothing is paid.",
-        ),
-    ] = False,
+    day: DayOption = None,
+    stage: StageOption = None,
+    batch: BatchOption = None,
+    unset: UnsetOption = None,
+    recount: RecountOption = False,
     data: DataOption = None,
     nats: NatsOption = None,
     json: JsonOption = False,
@@ -88,7 +91,11 @@ def budget(
     recounted, budgets = with_jetstream(url, work)
     if json:
         print_json({"accounts": [each.as_json() for each in budgets]})
-        return
+    else:
+        _show(recounted, budgets)
+
+
+def _show(recounted: Changed, budgets: list[Budget]) -> None:
     for before, after in recounted:
         out.print(
             f"{after.kind} {after.name}: settled {usd(before.settled)} → {usd(after.settled)}, "

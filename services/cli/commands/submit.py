@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Annotated
+from decimal import Decimal
+from typing import Annotated, Any
 
 import typer
 from nats.js import JetStreamContext
@@ -48,6 +50,30 @@ PriorityOption = Annotated[
     ),
 ]
 
+BatchOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Name of the batch; one that exists is added to. "
+        "(default: the file's name and the time)",
+        show_default=False,
+    ),
+]
+DeckOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Deck for all rows. (default: the row's own, else the batch's name)",
+        show_default=False,
+    ),
+]
+MaxCostOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="USD",
+        help="Publish nothing if more is expected, and never spend more. (default: no bound)",
+        show_default=False,
+    ),
+]
+
 cli = typer.Typer(add_completion=False)
 
 
@@ -60,30 +86,10 @@ def submit(
         ),
     ],
     *,
-    batch: Annotated[
-        str | None,
-        typer.Option(
-            help="Name of the batch; one that exists is added to. "
-            "(default: the file's name and the time)",
-            show_default=False,
-        ),
-    ] = None,
-    deck: Annotated[
-        str | None,
-        typer.Option(
-            help="Deck for all rows. (default: the row's own, else the batch's name)",
-            show_default=False,
-        ),
-    ] = None,
+    batch: BatchOption = None,
+    deck: DeckOption = None,
     priority: PriorityOption = None,
-    max_cost: Annotated[
-        str | None,
-        typer.Option(
-            metavar="USD",
-            help="Publish nothing if more is expected, and never spend more. (default: no bound)",
-            show_default=False,
-        ),
-    ] = None,
+    max_cost: MaxCostOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Until every term has ended.")] = False,
     timeout_s: TimeoutOption = None,
     data: DataOption = None,
@@ -116,17 +122,8 @@ def submit(
     if not read.payloads:
         _report_nothing(name, read, json=json)
 
-    async def work(js: JetStreamContext) -> Outcome:
-        await _refuse_cancelled(js, name)
-        bounded = None
-        if bound is not None:
-            bounded = await bound_cost(js, name, read, bound, running_endpoints(data, nats))
-        outcome = await _submit(
-            js, batch=name, read=read, deck=deck, wait=wait, timeout_s=timeout_s
-        )
-        return replace(outcome, bounded=bounded)
-
-    outcome = with_jetstream(url, work)
+    asked = _Asked(name, read, deck, bound, wait, timeout_s)
+    outcome = with_jetstream(url, lambda js: _submit(js, asked, running_endpoints(data, nats)))
     if json:
         print_json(outcome.as_json())
     else:
@@ -135,21 +132,33 @@ def submit(
         raise typer.Exit(FAILED)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be submitted, and how; `bound`: what it may cost."""
+
+    batch: str
+    read: Submission
+    deck: str | None
+    bound: Decimal | None
+    wait: bool
+    timeout_s: float | None
+
+
 async def _submit(
-    js: JetStreamContext,
-    *,
-    batch: str,
-    read: Submission,
-    deck: str | None,
-    wait: bool,
-    timeout_s: float | None,
+    js: JetStreamContext, asked: _Asked, endpoints: Mapping[str, Any] | None
 ) -> Outcome:
-    publication = await _publish(js, batch, read, deck)
-    if not wait or publication.broken_off:
-        return Outcome(batch, read, publication)
+    batch, read = asked.batch, asked.read
+    await _refuse_cancelled(js, batch)
+    bounded = None
+    if asked.bound is not None:
+        bounded = await bound_cost(js, batch, read, asked.bound, endpoints)
+    publication = await _publish(js, batch, read, asked.deck)
+    outcome = Outcome(batch, read, publication, bounded=bounded)
+    if not asked.wait or publication.broken_off:
+        return outcome
     with status_bar(batch) as on_status:
-        status = await wait_for_batch(js, batch, timeout_s=timeout_s, on_status=on_status)
-    return Outcome(batch, read, publication, status, await dead_terms(js, batch))
+        status = await wait_for_batch(js, batch, timeout_s=asked.timeout_s, on_status=on_status)
+    return replace(outcome, status=status, dead=await dead_terms(js, batch))
 
 
 async def _refuse_cancelled(js: JetStreamContext, batch: str) -> None:

@@ -95,7 +95,8 @@ async def known_answers(
             known.stage1 += 1
             analyzed = TermAnalyzed(accepted=term, analysis=analysis, stage1=_NOBODY)
             inquiry = asking.inquiry(cards_prompt(analyzed), asking.stage2)
-            known.stage2 += await cache.get(inquiry.fingerprint) is not None
+            is_known = await cache.get(inquiry.fingerprint) is not None
+            known.stage2 += is_known
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(_AT_ONCE):

@@ -177,7 +177,10 @@ class Purses:
     def _tell_batches(self) -> None:
         """Which ones are over their budget; forgets what is long out of use."""
         now, unaffordable = self.now(), self.circumstances.unaffordable
+        shared = self._shared()
         for key, purse in list(self._purses.items()):
+            if purse in shared:
+                continue
             kind, name = _kind_and_name(purse)
             if kind == "batch":
                 is_reached = self._note_reached(purse, now)

@@ -83,18 +83,22 @@ class FleetBudget:
             self._worst_case.note_bill(inquiry, taken.worst, billed)
 
     async def _taken(self, inquiry: Inquiry, batch: Batch) -> _Taken:
-        is_first = True
+        """One purse after the other, always in the same order: while it waits for one, a call
+        keeps what it has of those before and of none behind, so that no two wait for each other.
+        """
+        asked = ""
         while True:
             worst = self._worst_case(inquiry)
             purses = self._purses.of(batch)
-            if _can_pay(purses, worst):
+            held = _paying(purses, worst)
+            if held == len(purses):
                 now, paid = self._purses.now(), worst or _NOTHING
                 return _Taken(tuple((p, p.take(paid, now)) for p in purses), paid)
             self._give_up_if_vain(purses[-1], batch, inquiry, worst)
-            with self._waiting(purses, inquiry, worst):
-                if is_first:
+            with self._waiting(purses[: held + 1], inquiry, worst):
+                if purses[held].key != asked:
+                    asked = purses[held].key
                     self._purses.wake()
-                    is_first = False
                 await self._purses.changed()
 
     def _give_up_if_vain(
@@ -117,7 +121,6 @@ class FleetBudget:
     def _waiting(
         self, purses: Sequence[Purse], inquiry: Inquiry, worst: Decimal | None
     ) -> Iterator[None]:
-        """At all of them: one that has the money must not give it back meanwhile."""
         call = object()
         if worst is None and any(purse.limit is not None for purse in purses):
             self._purses.unpriced[call] = unpriced_words(self._worst_case.unpriced(inquiry))
@@ -131,8 +134,10 @@ class FleetBudget:
                 del purse.waiting[call]
 
 
-def _can_pay(purses: Sequence[Purse], worst: Decimal | None) -> bool:
-    """Without a price none that is limited can."""
-    if worst is None and any(purse.limit is not None for purse in purses):
-        return False
-    return all(purse.can_take(worst or _NOTHING) for purse in purses)
+def _paying(purses: Sequence[Purse], worst: Decimal | None) -> int:
+    """How many of them, from the first on, can pay. Without a price none that is limited can."""
+    for place, purse in enumerate(purses):
+        is_unpriced = worst is None and purse.limit is not None
+        if is_unpriced or not purse.can_take(worst or _NOTHING):
+            return place
+    return len(purses)

@@ -90,15 +90,15 @@ async def open_prices(
 ) -> AsyncIterator[Prices]:
     """The prices, kept up to date from the providers' lists while the block runs.
 
-    Raises SettingsError for a budget in the settings when a provider that answers does not list
-    its model, and the table has no price for it. One that can't be reached is asked again.
+    Without a budget in the settings nobody waits for them. Raises SettingsError for one when a
+    provider that answers does not list its model, and the table has no price for it. One that
+    can't be reached is asked again.
     """
     prices = Prices(settings.prices)
     is_limited = settings.budget.per_day_usd is not None or stage.budget_usd is not None
     async with AsyncExitStack() as stack:
         for access, provider in providers:
-            has_answered = await _take_list(prices, provider)
-            if is_limited and has_answered and prices[access.model] is None:
+            if is_limited and await _take_list(prices, provider) and prices[access.model] is None:
                 raise SettingsError(unpriced_words([access.model]))
             stack.callback(asyncio.create_task(_keep_list(prices, access, provider)).cancel)
         yield prices
@@ -116,5 +116,5 @@ async def _take_list(prices: Prices, provider: HttpProvider) -> bool:
 
 async def _keep_list(prices: Prices, access: ProviderAccess, provider: HttpProvider) -> None:
     while True:
-        await asyncio.sleep(_AGAIN_S if prices[access.model] is None else _EVERY_S)
         await _take_list(prices, provider)
+        await asyncio.sleep(_AGAIN_S if prices[access.model] is None else _EVERY_S)
