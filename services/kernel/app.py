@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,7 @@ from nats.js import JetStreamContext
 
 from services.kernel import topology
 from services.kernel.circumstances import Circumstances
+from services.kernel.connected import Connected
 from services.kernel.holding import Holding
 from services.kernel.logs import configure_logs
 from services.kernel.loop_lag import watch_loop
@@ -50,22 +51,6 @@ _PULL_TIMEOUT_S = 5.0
 _PROVISIONING_POLL_S = 1.0
 _PING_S = 5
 """A server that leaves a ping unanswered until the next one is taken for gone."""
-
-
-@dataclass(frozen=True)
-class Connected:
-    """What a handler may stand on once the service is connected."""
-
-    nc: Client
-    js: JetStreamContext
-    metrics: Metrics
-    publisher: Publisher
-    holding: Holding
-    dependencies: dict[str, str | None]
-    """What /readyz tells beside NATS: a name with the reason why it is down, or None."""
-    circumstances: Circumstances
-    pause_until: Callable[[float], Awaitable[None]]
-    """Pauses the service's consumer, for all replicas; a time by the server's clock."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +176,6 @@ class Frame:
                     nc,
                     js,
                     self._metrics,
-                    publisher,
                     holding,
                     self._dependencies,
                     self._circumstances,

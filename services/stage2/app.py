@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from services.kernel import topology
-from services.kernel.app import Connected, Service, service_app
+from services.kernel.app import Service, service_app
+from services.kernel.connected import Connected
 from services.kernel.llm.opening import open_asker
 from services.kernel.provider_access import resolve_provider
 from services.kernel.settings import load_settings
@@ -20,18 +21,7 @@ settings = load_settings(Stage2Settings)
 
 @asynccontextmanager
 async def _open_handler(connected: Connected) -> AsyncIterator[Handler]:
-    async with open_asker(
-        connected.nc,
-        connected.js,
-        settings,
-        "stage2",
-        settings.stage2,
-        connected.metrics,
-        connected.dependencies,
-        connected.holding,
-        connected.circumstances,
-        connected.pause_until,
-    ) as asker:
+    async with open_asker(connected, settings, "stage2", settings.stage2) as asker:
         yield WriteCards(asker)
 
 

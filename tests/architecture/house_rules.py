@@ -13,7 +13,7 @@ SERVICES = ("ingest", "stage1", "stage2", "exporter")
 GROUND = ("korean", "errors", "metrics", "logs", "topology", "nats_faults")
 """Floor 1 of the kernel."""
 FLOOR_2 = (
-    "circumstances",
+    *("circumstances", "connected"),
     *("contracts", "settings", "model_settings", "provider_access", "api_keys"),
     *("probes", "holding", "loop_lag", "record"),
 )

@@ -31,7 +31,8 @@ from nats.js import JetStreamContext
 
 from services.cli.machine.nats_server import EmbeddedServer, binary, free_port
 from services.kernel import topology
-from services.kernel.app import Connected, Frame, Service
+from services.kernel.app import Frame, Service
+from services.kernel.connected import Connected
 from services.kernel.metrics import Metrics
 from services.kernel.provisioning.provision import provision
 from services.kernel.settings import (

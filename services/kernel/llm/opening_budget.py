@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
-from services.kernel.circumstances import Circumstances
+from services.kernel.connected import Connected
 from services.kernel.errors import SettingsError, TransientError
 from services.kernel.fleet.budget_limits import LIMITS_KEY, Limits
 from services.kernel.fleet.budget_words import unpriced_words
@@ -22,7 +22,6 @@ from services.kernel.fleet.spending import Account
 from services.kernel.llm.fleet_budget import FleetBudget
 from services.kernel.llm.http_provider import HttpProvider
 from services.kernel.llm.prices import Prices, WorstCase, listed_prices
-from services.kernel.metrics import Metrics
 from services.kernel.model_settings import ModelSettings, StageSettings
 from services.kernel.provider_access import ProviderAccess
 
@@ -45,9 +44,7 @@ async def open_budget(
     settings: ModelSettings,
     stage: Stage,
     worst_case: WorstCase,
-    metrics: Metrics,
-    circumstances: Circumstances,
-    dependencies: MutableMapping[str, str | None],
+    connected: Connected,
 ) -> AsyncIterator[FleetBudget]:
     """The budget while the block runs; at its end everything is written down and given back."""
     purses: Purses | None = None
@@ -57,7 +54,7 @@ async def open_budget(
             purses.look_again()
 
     def note_trouble(reason: str | None) -> None:
-        dependencies["budget"] = reason
+        connected.dependencies["budget"] = reason
 
     limits = await fleet.followed(LIMITS_KEY, Limits(), look_again)
     note_trouble(None)
@@ -69,8 +66,8 @@ async def open_budget(
         name=f"{stage.name}-{secrets.token_hex(4)}",
         concurrency=stage.settings.concurrency,
         now=clock.now,
-        metrics=metrics,
-        circumstances=circumstances,
+        metrics=connected.metrics,
+        circumstances=connected.circumstances,
         note_trouble=note_trouble,
     )
     looking_after = asyncio.create_task(purses.run())
