@@ -313,6 +313,16 @@ def test_calls_in_flight_are_shared_fairly_and_all_used(fleet_of: Open) -> None:
     assert fleet.most_in_flight == 10
 
 
+def test_fifty_calls_in_flight_of_one_second_are_fifty_calls_a_second(fleet_of: Open) -> None:
+    fleet = fleet_of(Limits(calls_in_flight=50))
+    replica = fleet.start("a", concurrency=100)
+    for _ in range(500):
+        fleet.call(replica, lasting_s=1)
+    fleet.run_for(12)
+    assert fleet.most_in_flight == 50
+    assert 450 / (fleet.times[-1] - fleet.times[0]) >= 0.98 * 50
+
+
 def test_slots_that_one_replica_needs_no_more_go_to_the_other_at_once(fleet_of: Open) -> None:
     fleet = fleet_of(Limits(calls_in_flight=8))
     first, second = fleet.start("a"), fleet.start("b")
