@@ -111,7 +111,8 @@ class StageSettings(BaseModel):
         ge=0,
         le=100_000,
         description="calls under way at once, of all replicas together; 0: no limit but the "
-        "concurrency of each",
+        "concurrency of each. To keep so many under way, the concurrency of all replicas has to be "
+        "about half as much again, since a term is worked on before its call and after it",
     )
     max_tokens: int = Field(default=2048, ge=64, description="bound of one completion, in tokens")
     temperature: float = Field(default=0.3, ge=0, le=2, description="randomness of the model")

@@ -85,6 +85,21 @@ async def test_the_command_shows_what_every_replica_goes_by(
     assert stage2["limits"]["requests_per_minute"]["in_force"] is None
 
 
+async def test_what_people_read_names_each_limit_and_where_it_comes_from(
+    nats_server: str, nc: Client, js: JetStreamContext
+) -> None:
+    async with replicas(nc, js, 1, Limits(requests_per_minute=600)):
+        done = await cardflow("limits", "stage1", "--tokens", "400000", "--nats", nats_server)
+    assert done.exit_code == 0
+    rows = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert rows == [
+        "stage limit in force now from replicas",
+        "stage1 requests a minute 600 0 setting 1",
+        "tokens a minute 400,000 0 operator",
+        "calls in flight none 0 setting",
+    ]
+
+
 async def test_a_limit_that_is_set_is_in_force_on_all_replicas_when_the_command_returns(
     nats_server: str, nc: Client, js: JetStreamContext
 ) -> None:

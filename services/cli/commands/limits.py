@@ -36,6 +36,24 @@ from services.kernel.fleet.limits import StageLimits
 cli = typer.Typer(add_completion=False)
 
 
+RequestsOption = Annotated[
+    float | None,
+    typer.Option(metavar="N", help="Calls in any minute; 0: no limit.", show_default=False),
+]
+TokensOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="N",
+        help="Tokens of prompts and completions in any minute; 0: no limit.",
+        show_default=False,
+    ),
+]
+InFlightOption = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Calls under way at once; 0: no limit.", show_default=False),
+]
+
+
 @cli.command()
 def limits(
     stage: Annotated[
@@ -43,22 +61,9 @@ def limits(
         typer.Argument(help="stage1 or stage2; both are shown by default.", show_default=False),
     ] = None,
     *,
-    requests: Annotated[
-        float | None,
-        typer.Option(metavar="N", help="Calls in any minute; 0: no limit.", show_default=False),
-    ] = None,
-    tokens: Annotated[
-        float | None,
-        typer.Option(
-            metavar="N",
-            help="Tokens of prompts and completions in any minute; 0: no limit.",
-            show_default=False,
-        ),
-    ] = None,
-    in_flight: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Calls under way at once; 0: no limit.", show_default=False),
-    ] = None,
+    requests: RequestsOption = None,
+    tokens: TokensOption = None,
+    in_flight: InFlightOption = None,
     unset: Annotated[
         bool, typer.Option("--unset", help="Let the settings of the stage hold again.")
     ] = False,

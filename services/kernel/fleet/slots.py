@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from typing import Final
 
@@ -16,14 +15,12 @@ def fair_shares(limit: int, wanted: Mapping[str, int], now_s: float) -> dict[str
     What can't be divided goes to some, and after ten seconds to others. The same for everybody
     who asks with the same numbers in the same ten seconds.
     """
-    round_ = int(now_s // _ROTATE_S)
-
-    def order(replica: str) -> tuple[int, int, str]:
-        return wanted[replica], zlib.crc32(f"{replica} {round_}".encode()), replica
-
+    rounds = int(now_s // _ROTATE_S)
+    rank = {name: (place + rounds) % len(wanted) for place, name in enumerate(sorted(wanted))}
     shares: dict[str, int] = {}
     left = limit
-    for place, replica in enumerate(sorted(wanted, key=order)):
+    # The modest first: what they leave is for the others, and the last have what can't be divided.
+    for place, replica in enumerate(sorted(wanted, key=lambda name: (wanted[name], rank[name]))):
         shares[replica] = min(wanted[replica], left // (len(wanted) - place))
         left -= shares[replica]
     return shares

@@ -24,7 +24,7 @@ from services.kernel.metrics import Metrics
 
 _NO_LIMITS: Final = StageLimits()
 _LEAVE_S: Final = 3.0
-"""A replica that ends gives back its slots; a record that is not away answers within a second."""
+"""A replica that ends gives its slots back; the record answers within a second or is away."""
 
 
 class LimitsInForce:

@@ -33,6 +33,8 @@ _NEWS_S: Final = 0.1
 """Tokens that make so many seconds of the limit are reported at once."""
 _AGAIN_S: Final = 1.0
 """Between two looks while it is away."""
+_SECONDS_MAX: Final = 120
+"""What was done longer ago than a minute is of no interest, however long nobody could be told."""
 _FAULTS: Final = (Outage, TimeoutError, ValidationError)
 
 
@@ -46,6 +48,9 @@ class Reports:
 
     def given(self, now: float, tokens: int, *, reserved: int) -> None:
         """A turn for a call of about so many tokens, of which some were reserved."""
+        if len(self.granted) > _SECONDS_MAX:
+            self.granted.clear()
+            self.tokens.clear()
         self.granted[int(now)] += 1
         self.tokens[int(now)] += tokens
         self.owed += tokens - reserved
@@ -159,7 +164,7 @@ class Taking:
             nonlocal taken
             mine = record.replicas.get(self._replica)
             if mine is not None and mine.change == asked.change:
-                return record  # Written, but its answer was lost; its permits were, too, maybe.
+                return record  # It was written, and only the answer was lost.
             changed, taken = take(record, asked)
             return changed
 
