@@ -84,7 +84,6 @@ def routes_of(
         routes,
         chosen=chosen,
         now=clock,
-        timeout_s=30,
         pause_until=pauses or Pauses(),
         note_trouble=note_trouble,
         sleep=sleep,

@@ -202,7 +202,6 @@ async def open_routes(
             routes,
             chosen=choose,
             now=opener.clock.now,
-            timeout_s=opener.settings.timeout_s,
             pause_until=pause_until,
             note_trouble=opener.note_trouble,
         )

@@ -34,7 +34,8 @@ whether it was long enough."""
 _WATCH_S: Final = 1.0
 _WORTH_A_PAUSE_S: Final = 1.0
 _PROBE_S: Final = 60.0
-"""How long a probe may wait for its permit, beside the time of its call."""
+"""Enough to get a permit and an answer. Whoever dies with the probe holds the others up no longer;
+two probes at once, after so long, do no harm."""
 
 
 class Turn(Protocol):
@@ -64,7 +65,7 @@ class OrderedRoutes:
 
     `chosen` gives the route of a model that a question itself names: no other one answers it.
     `pause_until` stops the stage's consumer until a time by the clock of the fleet, `now`.
-    `note_trouble` hears why nobody can be asked. `timeout_s` bounds a call.
+    `note_trouble` hears why nobody can be asked.
     """
 
     def __init__(
@@ -73,7 +74,6 @@ class OrderedRoutes:
         *,
         chosen: Callable[[str], Awaitable[Route]],
         now: Clock,
-        timeout_s: float,
         pause_until: Callable[[float], Awaitable[None]],
         note_trouble: Callable[[str | None], None],
         sleep: Sleep = asyncio.sleep,
@@ -82,7 +82,6 @@ class OrderedRoutes:
         self._routes = routes
         self._chosen = chosen
         self._now = now
-        self._timeout_s = timeout_s
         self._pause_until = pause_until
         self._note_trouble = note_trouble
         self._sleep = sleep
@@ -149,7 +148,7 @@ class OrderedRoutes:
 
     async def _may_ask(self, route: Route, probe: str) -> bool:
         with suppress(Outage):  # Nobody can tell who probes.
-            return await route.health.claim(probe, lasting_s=self._timeout_s + _PROBE_S)
+            return await route.health.claim(probe, lasting_s=_PROBE_S)
         return False
 
     def _is_soon_open(self, route: Route, opens_at: float) -> bool:
