@@ -45,6 +45,7 @@ class Metrics:
         self._declare_repairs(service, self.registry)
         self._declare_budgets(self.registry)
         self._declare_routes(self.registry)
+        self._declare_opinions(service, self.registry)
 
     def _declare_deliveries(self, service: str, registry: CollectorRegistry) -> None:
         self.received = Counter(
@@ -259,6 +260,16 @@ class Metrics:
         self._budget_limit.labels(self.service, account).set(limit_usd)
         self._budget_left.labels(self.service, account).set(left_usd)
 
+    def _declare_opinions(self, service: str, registry: CollectorRegistry) -> None:
+        self._opinions = Counter(
+            "cardflow_second_opinions",
+            "Analyses that further models looked at, by result.",
+            ["service", "result"],
+            registry=registry,
+        )
+        for result in ("agreed", "flagged"):
+            self._opinions.labels(service, result)
+
     def completed(self, outcome: str) -> None:
         """One delivery was answered; `outcome` is one of OUTCOMES."""
         self._completed.labels(self.service, outcome).inc()
@@ -270,6 +281,10 @@ class Metrics:
     def repaired(self, result: str) -> None:
         """One repair ended; `result` is one of REPAIR_RESULTS."""
         self._repairs.labels(self.service, result).inc()
+
+    def second_opinion(self, result: str) -> None:
+        """Further models looked at an analysis, and `agreed`, or it was `flagged`."""
+        self._opinions.labels(self.service, result).inc()
 
     def cache_asked(self, *, hit: bool) -> None:
         self._cache.labels(self.service, "hit" if hit else "miss").inc()

@@ -28,7 +28,7 @@ class Ledger:
         self._lost = 0
         self._by_stage: Counter[str] = Counter(dict.fromkeys(STAGES, 0))
         self._terms: dict[str, Counter[str]] = {stage: Counter() for stage in STAGES}
-        self._answers: Counter[tuple[str, bytes]] = Counter()
+        self._answers: Counter[tuple[str, str, bytes]] = Counter()
         self._duplicates = 0
         self._tries: Counter[tuple[str, str]] = Counter()
         self._in_flight = 0
@@ -54,8 +54,9 @@ class Ledger:
         if asked.stage not in self._terms:
             return
         self._terms[asked.stage][asked.term_key] += 1
-        self._answers[asked.stage, asked.message_hash] += 1
-        self._duplicates += self._answers[asked.stage, asked.message_hash] == 2
+        question = (asked.stage, asked.model, asked.message_hash)
+        self._answers[question] += 1
+        self._duplicates += self._answers[question] == 2
 
     def charge_lost(self, nano_usd: int) -> None:
         self._charged += nano_usd

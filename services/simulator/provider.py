@@ -113,7 +113,12 @@ class SimulatedProvider:
 
     async def _answer(self, asked: Asked, fate: Fate, scope: Scope, send: Send) -> None:
         """A billed completion; the bill stands before the first byte, so stats never lag behind."""
-        completion = self._model.complete(asked, fate, self.settings.seed)
+        completion = self._model.complete(
+            asked,
+            fate,
+            self.settings.seed,
+            disagreement_rate=self.settings.disagreement_rate,
+        )
         generation = generation_of(asked, completion, f"gen-{fate.code}", int(self._clock()))
         self._keep(generation)
         told = self.limits.headers(self.settings, asked.model, self._clock())

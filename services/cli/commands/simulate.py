@@ -27,6 +27,12 @@ def simulate(
     malformed_rate: Annotated[
         float, typer.Option(help="Share of replies that are malformed.", min=0, max=1)
     ] = 0,
+    disagreement_rate: Annotated[
+        float,
+        typer.Option(
+            help="Share of terms that models of other names analyse otherwise.", min=0, max=1
+        ),
+    ] = 0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same run.")] = 0,
 ) -> None:
     """Serve OpenRouter's protocol at http://HOST:PORT/api/v1, offline, until stopped.
@@ -43,6 +49,7 @@ def simulate(
         rps=rps,
         error_rate=error_rate,
         malformed_rate=malformed_rate,
+        disagreement_rate=disagreement_rate,
         seed=seed,
     )
     err.print(f"Simulated provider at http://{host}:{port}/api/v1, statistics at /stats")

@@ -58,6 +58,9 @@ def up(
     ] = 0,
     error_rate: Annotated[float, typer.Option(help="Simulator: share of calls that fail.")] = 0,
     malformed_rate: Annotated[float, typer.Option(help="Simulator: share of bad replies.")] = 0,
+    disagreement_rate: Annotated[
+        float, typer.Option(help="Simulator: share of terms that other models see otherwise.")
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Simulator: the same seed gives the same run.")] = 0,
 ) -> None:
     """Run nats-server, the provider's simulator and all services until SIGINT or SIGTERM.
@@ -77,6 +80,7 @@ def up(
         "--rpm": rpm,
         "--error-rate": error_rate,
         "--malformed-rate": malformed_rate,
+        "--disagreement-rate": disagreement_rate,
         "--seed": seed,
     }
     run(_up(data, (provider, base_url, model), replicas, port_base, nats, simulator))
