@@ -51,6 +51,7 @@ async def test_the_status_follows_a_batch_to_its_end(
         "paused": {},
         "waiting": {},
         "routes": [],
+        "out_of_money": [],
     }
     await finish(js, "b1", "물")
     assert (await status(nats_server, "b1"))["state"] == "running"
