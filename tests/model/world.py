@@ -28,7 +28,7 @@ from services.kernel import topology
 from services.kernel.contracts.attempt import AttemptHistory
 from services.kernel.contracts.dead_letter import DeadLetter
 from services.kernel.contracts.term import Priority
-from services.kernel.fleet.budget_limits import Limits, account_key
+from services.kernel.fleet.budget_limits import BudgetLimits, account_key
 from services.kernel.fleet.spending import Account
 from services.kernel.record import Record
 from services.kernel.stream.lanes import Lanes, priority_header
@@ -61,7 +61,7 @@ class World:
         self.replicas: list[Replica] = []
         self.cancelled: set[str] = set()
         self.lost_copies: set[str] = set()
-        self.limits = Limits()
+        self.limits = BudgetLimits()
         self.deaths = 0
         self.crashes: list[str] = []
         self.loop.set_exception_handler(lambda _loop, story: self.crashes.append(str(story)))
@@ -148,7 +148,7 @@ class World:
     def set_budget(self, day_usd: Decimal | None) -> None:
         """Of every day; every replica knows at once."""
         self.note(f"the budget of a day is {day_usd} $")
-        self.limits = Limits(day_usd=day_usd)
+        self.limits = BudgetLimits(day_usd=day_usd)
 
     def raise_batch_budget(self, batch: str, more_usd: Decimal) -> None:
         """As the command does, in the batch's account: over what it has, or what it may cost."""

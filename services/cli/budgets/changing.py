@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from services.cli.budgets.ledgers import Ledgers, batch_named, stage_named
 from services.kernel.errors import SettingsError
-from services.kernel.fleet.budget_limits import Limits, day_of, limit_of
+from services.kernel.fleet.budget_limits import BudgetLimits, day_of, limit_of
 from services.kernel.fleet.spending import Account
 
 
@@ -23,9 +23,9 @@ class Changes:
     def __bool__(self) -> bool:
         return bool(self.day or self.stages or self.batches)
 
-    def applied(self, limits: Limits) -> Limits:
+    def applied(self, limits: BudgetLimits) -> BudgetLimits:
         stages = {**limits.stages, **self.stages}
-        return Limits(
+        return BudgetLimits(
             day_usd=self.day[-1] if self.day else limits.day_usd,
             stages={name: usd for name, usd in stages.items() if usd is not None},
         )

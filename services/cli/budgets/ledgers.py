@@ -12,7 +12,13 @@ from nats.js.kv import KeyValue
 
 from services.kernel import topology
 from services.kernel.errors import SettingsError
-from services.kernel.fleet.budget_limits import ACCOUNTS, LIMITS_KEY, Limits, account_key, day_of
+from services.kernel.fleet.budget_limits import (
+    ACCOUNTS,
+    LIMITS_KEY,
+    BudgetLimits,
+    account_key,
+    day_of,
+)
 from services.kernel.fleet.clock import FleetClock
 from services.kernel.fleet.spending import Account
 from services.kernel.model_settings import ModelSettings
@@ -87,8 +93,8 @@ class Ledgers:
         key = f"{ACCOUNTS}{kind}.{name}"
         return Record(self._bucket, key, Account(), writes_max=_WRITES_MAX)
 
-    def limits(self) -> Record[Limits]:
-        return Record(self._bucket, LIMITS_KEY, Limits(), writes_max=_WRITES_MAX)
+    def limits(self) -> Record[BudgetLimits]:
+        return Record(self._bucket, LIMITS_KEY, BudgetLimits(), writes_max=_WRITES_MAX)
 
     async def budgets(self) -> list[Budget]:
         """Every account: days, the newest first, stages, batches. Today and the stages always."""
@@ -110,7 +116,9 @@ class Ledgers:
         by_kind = {kind: [b for b in found if b.kind == kind] for kind in ("day", "stage", "batch")}
         return [*reversed(by_kind["day"]), *by_kind["stage"], *by_kind["batch"]]
 
-    def _limit(self, kind: str, name: str, account: Account, limits: Limits) -> Decimal | None:
+    def _limit(
+        self, kind: str, name: str, account: Account, limits: BudgetLimits
+    ) -> Decimal | None:
         """What is in force; where no replica has spent yet, what the settings of here say."""
         if kind == "batch":
             return account.limit_usd

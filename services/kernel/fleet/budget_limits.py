@@ -23,7 +23,7 @@ LIMIT_MIN_USD: Final = Decimal("0.000001")
 Kind = Literal["day", "stage", "batch"]
 
 
-class Limits(Contract):
+class BudgetLimits(Contract):
     """What the operator has set while the pipeline runs; where nothing is set, settings hold."""
 
     day_usd: ExactUsd | None = None

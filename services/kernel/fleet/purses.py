@@ -17,7 +17,7 @@ import structlog
 
 from services.kernel.circumstances import Circumstances
 from services.kernel.errors import Outage
-from services.kernel.fleet.budget_limits import ACCOUNTS, Kind, Limits, account_key, day_of
+from services.kernel.fleet.budget_limits import ACCOUNTS, BudgetLimits, Kind, account_key, day_of
 from services.kernel.fleet.budget_words import reached_words
 from services.kernel.fleet.purse import Purse
 from services.kernel.fleet.spending import Account
@@ -55,7 +55,7 @@ class Purses:
     def __init__(
         self,
         record: Callable[[str], Record[Account]],
-        limits: Callable[[], Limits],
+        limits: Callable[[], BudgetLimits],
         bounds: Bounds,
         *,
         stage: str,

@@ -13,7 +13,7 @@ import structlog
 
 from services.kernel.connected import Connected
 from services.kernel.errors import SettingsError, TransientError
-from services.kernel.fleet.budget_limits import LIMITS_KEY, Limits
+from services.kernel.fleet.budget_limits import LIMITS_KEY, BudgetLimits
 from services.kernel.fleet.budget_words import unpriced_words
 from services.kernel.fleet.clock import FleetClock
 from services.kernel.fleet.purses import Bounds, Purses
@@ -56,7 +56,7 @@ async def open_budget(
     def note_trouble(reason: str | None) -> None:
         connected.dependencies["budget"] = reason
 
-    limits = await fleet.followed(LIMITS_KEY, Limits(), look_again)
+    limits = await fleet.followed(LIMITS_KEY, BudgetLimits(), look_again)
     note_trouble(None)
     purses = Purses(
         lambda key: fleet.record(key, Account()),

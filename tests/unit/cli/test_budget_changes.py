@@ -13,7 +13,7 @@ from services.cli.budgets.recounting import Sums, recounted, sums_of
 from services.cli.submitting.affording import limit_after
 from services.kernel.contracts.attempt import Attempt, AttemptHistory, Outcome
 from services.kernel.errors import SettingsError
-from services.kernel.fleet.budget_limits import Limits
+from services.kernel.fleet.budget_limits import BudgetLimits
 from services.kernel.fleet.budget_words import usd
 from services.kernel.fleet.spending import Account, Share
 
@@ -56,9 +56,9 @@ def test_names_that_there_are_not_are_refused(
 
 
 def test_what_is_unset_is_gone_and_the_rest_stays() -> None:
-    before = Limits(day_usd=Decimal(5), stages={"stage1": Decimal(1), "stage2": Decimal(2)})
+    before = BudgetLimits(day_usd=Decimal(5), stages={"stage1": Decimal(1), "stage2": Decimal(2)})
     after = read_changes(None, [], [], ["day", "stage1"]).applied(before)
-    assert after == Limits(day_usd=None, stages={"stage2": Decimal(2)})
+    assert after == BudgetLimits(day_usd=None, stages={"stage2": Decimal(2)})
     assert read_changes(None, ["stage1=3"], [], []).applied(before).day_usd == 5
     assert not read_changes(None, [], [], [])
 

@@ -16,7 +16,7 @@ from model.virtual_time import VirtualLoop
 from services.kernel.circumstances import Circumstances
 from services.kernel.contracts.base import Batch
 from services.kernel.errors import BatchCancelled, BudgetReached
-from services.kernel.fleet.budget_limits import Limits
+from services.kernel.fleet.budget_limits import BudgetLimits
 from services.kernel.fleet.purses import Bounds, Purses
 from services.kernel.llm.fleet_budget import FleetBudget
 from services.kernel.llm.prices import Prices, WorstCase
@@ -46,7 +46,7 @@ class Shared:
 
     loop: VirtualLoop
     bucket: MemoryBucket = field(default_factory=MemoryBucket)
-    limits: Limits = field(default_factory=Limits)
+    limits: BudgetLimits = field(default_factory=BudgetLimits)
     offset_s: float = 0.0
 
     def now(self) -> float:
@@ -60,7 +60,7 @@ class Shared:
         self.loop.finish(change)
 
     def limit_day(self, usd: str) -> None:
-        self.limits = Limits(day_usd=Decimal(usd))
+        self.limits = BudgetLimits(day_usd=Decimal(usd))
 
 
 class Stage1:
