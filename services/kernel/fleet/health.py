@@ -26,7 +26,7 @@ within a minute of the end of a storm that left an absurd hint."""
 
 _SUSPICIOUS: Final = 3
 _SUSPECT_APART_S: Final = 0.02
-_SUSPICIOUS_APART_S: Final = 0.25
+_SUSPICIOUS_APART_S: Final = 0.5
 """After one failure, and after three, each replica begins its calls so far apart: enough of them to
 open the breaker, and not all that it has in hand."""
 _PENDING_MAX: Final = 1_000

@@ -4,9 +4,9 @@ Pure. The limit in force is a function of the last refusal and the time since th
 writes while it grows. With R the rate that the provider took before it refused, t seconds since
 the end of that cool-down, and a plateau of P seconds:
 
-    limit(t) = R · (1 + 0.05 · ((t − P) / P)³), at most 2 R
+    limit(t) = R · (1 + 0.02 · ((t − P) / P)³), at most 2 R
 
-It starts at 95 % of R, stays near R for about 2 P, then looks ever faster whether there is more:
+It starts at 98 % of R, stays near R for about 2 P, then looks ever faster whether there is more:
 the cubic growth of CUBIC (RFC 9438). P is 10 s after a first refusal, whose R is a rough guess, and
 twice as long, up to 60 s, each time that a refusal confirms R. Before any refusal: 100 calls/s,
 doubled every 0.25 s, and no limit at all from 3,200 on.
@@ -21,14 +21,14 @@ from services.kernel.contracts.base import Contract
 _START_PER_MINUTE: Final = 6_000.0
 _DOUBLED_EVERY_S: Final = 0.25
 _UNBOUNDED_PER_MINUTE: Final = 192_000.0
-_LESS: Final = 0.05
+_LESS: Final = 0.02
 _PLATEAU_S: Final = 10.0
 _LONGEST_PLATEAU_S: Final = 60.0
 _CONFIRMING: Final = 0.07
 """A rate that differs by so small a share from the one that was known is the same limit."""
 _MOST: Final = 2.0
 """Time alone, as over a night, must not forget a limit: beyond it, only use raises R."""
-_TOO_MUCH: Final = 0.98
+_TOO_MUCH: Final = 0.99
 """Of the limit in force, when it was used and refused: the provider's is just below."""
 _IN_USE: Final = 0.75
 """A smaller share of the limit, refused all the same: the provider's is well below. What other

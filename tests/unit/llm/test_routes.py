@@ -208,12 +208,12 @@ async def test_after_three_failures_in_a_row_calls_begin_one_after_the_other() -
     failed_at = await stage.fail(3, TransientError)
     inquiry = Inquiry(prompt("책"), FIRST, 100, 0.0)
     async with stage.routes.turn(inquiry, "normal"):
-        assert stage.time.now == pytest.approx(failed_at + 0.25)
+        assert stage.time.now == pytest.approx(failed_at + 0.5)
         async with stage.routes.turn(inquiry, "normal") as turn:
-            assert stage.time.now == pytest.approx(failed_at + 0.5)
+            assert stage.time.now == pytest.approx(failed_at + 1.0)
             await turn.complete(inquiry.request(turn.access))
     await stage.ask()
-    assert stage.time.now == pytest.approx(failed_at + 0.5)
+    assert stage.time.now == pytest.approx(failed_at + 1.0)
 
 
 async def test_while_it_is_open_nobody_asks_and_one_probe_at_a_time_finds_out() -> None:
