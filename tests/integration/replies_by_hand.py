@@ -10,14 +10,13 @@ from decimal import Decimal
 from typing import Any
 
 from scripted_server import Script, ScriptedServer, http, scripted, writes
-from unit.asking_fakes import SECRET, MemoryCache, MemoryClaims, MemoryLedger, access
+from unit.asking_fakes import SECRET, MemoryCache, MemoryClaims, MemoryLedger, NoBudget, access
 from unit.term_samples import accepted, analysis_reply, as_text
 
 from services.kernel.contracts.analysis import Analysis
 from services.kernel.contracts.term import Priority
 from services.kernel.errors import ProviderBlocked, Throttled
 from services.kernel.holding import Holding
-from services.kernel.llm.budget import NoBudget
 from services.kernel.llm.calling import Caller
 from services.kernel.llm.http_provider import HttpProvider, open_http_provider
 from services.kernel.llm.prompt import CompletionRequest, Inquiry

@@ -14,6 +14,7 @@ from services.cli.letters.letters import Letter, Wanted, find_letter, read_lette
 from services.cli.letters.replaying import replay
 from services.ingest.handler import AcceptTerms, identify_submission
 from services.kernel import topology
+from services.kernel.circumstances import Circumstances
 from services.kernel.contracts.identity import refusal_id
 from services.kernel.errors import PermanentError, TransientError
 from services.kernel.holding import Holding
@@ -59,7 +60,7 @@ async def deliver(
         in_hand=InHand(metrics, ack_wait_s=20),
         holding=Holding(lambda _reason: None),
         metrics=metrics,
-        cancelled=cancelled,
+        circumstances=Circumstances(cancelled=cancelled),
         identify=identify_submission if service == "ingest" else identity_of_subject,
         jitter=lambda: 0.0,
     )

@@ -21,7 +21,7 @@ from services.kernel.fleet.limits import Limits
 from services.kernel.fleet.opening import open_fleet
 from services.kernel.fleet.stage_pace import open_pace
 from services.kernel.llm.prompt import Inquiry, Prompt
-from services.kernel.llm.route_opening import RouteOpener, open_routes
+from services.kernel.llm.route_opening import RouteOpener, open_providers, open_routes
 from services.kernel.llm.routes import OrderedRoutes
 from services.kernel.metrics import Metrics
 from services.kernel.model_settings import ProviderSettings
@@ -53,12 +53,12 @@ async def replica(
         open_pace(
             fleet, clock, "stage1", Limits(), replica=name, concurrency=8, metrics=metrics
         ) as pace,
+        open_providers([(access, 0.0)], timeout_s=SETTINGS.timeout_s, concurrency=8) as providers,
         open_routes(
             RouteOpener(
                 fleet, clock, "stage1", name, 8, SETTINGS, metrics, pace, lambda _reason: None, 1.5
             ),
-            access,
-            [],
+            providers,
             pause_until=pause_until,
         ) as routes,
     ):
