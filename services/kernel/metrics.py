@@ -197,7 +197,7 @@ class Metrics:
         self._route_cool_downs.labels(self.service, route).inc()
 
     def route_seen(self, route: str, state: str, learned_per_minute: float) -> None:
-        """`state` as `kernel.fleet.circuit` names it."""
+        """`state` as `kernel.fleet.health.circuit` names it."""
         number = ("closed", "half-open", "open").index(state)
         self._route_state.labels(self.service, route).set(number)
         self._route_limit.labels(self.service, route).set(learned_per_minute)

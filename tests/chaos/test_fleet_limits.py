@@ -18,7 +18,7 @@ from promises import assert_promises, record_figures, words
 from running_pipeline import Pipeline, cardflow, environment, running_pipeline, until
 
 from services.cli.machine.nats_server import free_port
-from services.kernel.fleet.pace_record import LATE_S
+from services.kernel.fleet.pace.record import LATE_S
 
 pytestmark = [pytest.mark.chaos]
 

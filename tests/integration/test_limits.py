@@ -13,10 +13,10 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from pipeline_by_hand import cardflow, until
 
-from services.kernel.fleet.limits import Limits
 from services.kernel.fleet.opening import open_fleet
-from services.kernel.fleet.pace import Pace
-from services.kernel.fleet.stage_pace import open_pace
+from services.kernel.fleet.pace.limits import Limits
+from services.kernel.fleet.pace.pace import Pace
+from services.kernel.fleet.pace.stage import open_pace
 from services.kernel.metrics import Metrics
 
 

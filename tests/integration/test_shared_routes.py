@@ -17,9 +17,9 @@ from pipeline_by_hand import cardflow
 from services.cli.machine.nats_server import free_port
 from services.kernel.contracts.provenance import Usage
 from services.kernel.errors import PipelineError
-from services.kernel.fleet.limits import Limits
 from services.kernel.fleet.opening import open_fleet
-from services.kernel.fleet.stage_pace import open_pace
+from services.kernel.fleet.pace.limits import Limits
+from services.kernel.fleet.pace.stage import open_pace
 from services.kernel.llm.prompt import Inquiry, Prompt
 from services.kernel.llm.route_opening import RouteOpener, open_providers, open_routes
 from services.kernel.llm.routes import OrderedRoutes

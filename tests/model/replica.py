@@ -20,8 +20,8 @@ from unit.route_fakes import route_on, routes_of
 
 from services.kernel import topology
 from services.kernel.circumstances import Circumstances
-from services.kernel.fleet.purses import Bounds, Purses
-from services.kernel.fleet.spending import Account
+from services.kernel.fleet.money.purses import Bounds, Purses
+from services.kernel.fleet.money.spending import Account
 from services.kernel.holding import Holding
 from services.kernel.llm.asker import Asker
 from services.kernel.llm.cache import BucketCache

@@ -28,8 +28,8 @@ from services.kernel import topology
 from services.kernel.contracts.attempt import AttemptHistory
 from services.kernel.contracts.dead_letter import DeadLetter
 from services.kernel.contracts.term import Priority
-from services.kernel.fleet.budget_limits import BudgetLimits, account_key
-from services.kernel.fleet.spending import Account
+from services.kernel.fleet.money.limits import BudgetLimits, account_key
+from services.kernel.fleet.money.spending import Account
 from services.kernel.record import Record
 from services.kernel.stream.lanes import Lanes, priority_header
 from services.kernel.stream.outgoing import Publisher

@@ -9,9 +9,9 @@ from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
 from services.kernel.fleet.clock import FleetClock
-from services.kernel.fleet.limits import NO_LIMITS, Limits
-from services.kernel.fleet.pace import Pace
-from services.kernel.fleet.pace_record import PaceRecord
+from services.kernel.fleet.pace.limits import NO_LIMITS, Limits
+from services.kernel.fleet.pace.pace import Pace
+from services.kernel.fleet.pace.record import PaceRecord
 from services.kernel.record import Record
 
 

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from unit.pace_fakes import MemoryBucket, free_pace, pace_on
 
-from services.kernel.fleet.breaker import BreakerRules
-from services.kernel.fleet.health import Health
-from services.kernel.fleet.health_record import HealthRecord
-from services.kernel.fleet.limits import Limits
+from services.kernel.fleet.health.breaker import BreakerRules
+from services.kernel.fleet.health.health import Health
+from services.kernel.fleet.health.record import HealthRecord
+from services.kernel.fleet.pace.limits import Limits
 from services.kernel.llm.provider import Provider
 from services.kernel.llm.route import Route
 from services.kernel.llm.routes import OrderedRoutes

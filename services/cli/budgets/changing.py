@@ -8,8 +8,8 @@ from decimal import Decimal
 
 from services.cli.budgets.ledgers import Ledgers, batch_named, stage_named
 from services.kernel.errors import SettingsError
-from services.kernel.fleet.budget_limits import BudgetLimits, day_of, limit_of
-from services.kernel.fleet.spending import Account
+from services.kernel.fleet.money.limits import BudgetLimits, day_of, limit_of
+from services.kernel.fleet.money.spending import Account
 
 
 @dataclass(frozen=True)

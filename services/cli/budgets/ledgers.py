@@ -12,15 +12,15 @@ from nats.js.kv import KeyValue
 
 from services.kernel import topology
 from services.kernel.errors import SettingsError
-from services.kernel.fleet.budget_limits import (
+from services.kernel.fleet.clock import FleetClock
+from services.kernel.fleet.money.limits import (
     ACCOUNTS,
     LIMITS_KEY,
     BudgetLimits,
     account_key,
     day_of,
 )
-from services.kernel.fleet.clock import FleetClock
-from services.kernel.fleet.spending import Account
+from services.kernel.fleet.money.spending import Account
 from services.kernel.model_settings import ModelSettings
 from services.kernel.record import Record
 from services.kernel.settings import load_settings

@@ -14,7 +14,7 @@ from services.cli.accounts.evidence import read_attempts
 from services.cli.budgets.ledgers import Budget, Ledgers
 from services.kernel.contracts.attempt import Attempt, AttemptHistory
 from services.kernel.errors import SettingsError
-from services.kernel.fleet.spending import Account, silent
+from services.kernel.fleet.money.spending import Account, silent
 
 _UNKNOWN: Final = ("started", "uncertain", "failed")
 

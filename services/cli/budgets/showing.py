@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from services.cli.budgets.ledgers import Budget, Ledgers
-from services.kernel.fleet.budget_limits import day_of
-from services.kernel.fleet.budget_words import usd
+from services.kernel.fleet.money.limits import day_of
+from services.kernel.fleet.money.words import usd
 
 _SHOWN_DAYS: Final = 7
 _SHOWN_BATCHES: Final = 50

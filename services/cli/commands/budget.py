@@ -13,7 +13,7 @@ from services.cli.budgets.recounting import recount as recount_accounts
 from services.cli.budgets.showing import budget_table, hidden_line
 from services.cli.common import DataOption, JsonOption, NatsOption, fail, nats_url, out, print_json
 from services.cli.session import reported, with_jetstream
-from services.kernel.fleet.budget_words import usd
+from services.kernel.fleet.money.words import usd
 
 DayOption = Annotated[
     str | None,

@@ -31,7 +31,7 @@ from services.cli.machine.stage_limits import (
 )
 from services.cli.session import reported, with_jetstream
 from services.kernel.errors import SettingsError
-from services.kernel.fleet.limits import StageLimits
+from services.kernel.fleet.pace.limits import StageLimits
 
 cli = typer.Typer(add_completion=False)
 

@@ -31,7 +31,7 @@ from services.cli.submitting.submission_report import Outcome, show_outcome, sho
 from services.cli.submitting.waiting import dead_terms, status_bar, wait_for_batch
 from services.kernel import topology
 from services.kernel.contracts.term import DECK_MAX_CHARACTERS, Priority
-from services.kernel.fleet.budget_limits import limit_of
+from services.kernel.fleet.money.limits import limit_of
 
 TimeoutOption = Annotated[
     float | None,

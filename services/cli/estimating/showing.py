@@ -7,7 +7,7 @@ from typing import Final
 from rich.table import Table
 
 from services.cli.estimating.estimate import Estimate, StageEstimate
-from services.kernel.fleet.budget_words import usd
+from services.kernel.fleet.money.words import usd
 
 _UNKNOWN_PRICE: Final = (
     "The price of {model} is not known: the provider does not list it, or could not be asked. Set "

@@ -12,9 +12,9 @@ from nats.js.errors import KeyNotFoundError, NoKeysError
 from pydantic import ValidationError
 
 from services.kernel import topology
-from services.kernel.fleet.circuit import Circuit
 from services.kernel.fleet.clock import FleetClock
-from services.kernel.fleet.health_record import HealthRecord
+from services.kernel.fleet.health.circuit import Circuit
+from services.kernel.fleet.health.record import HealthRecord
 from services.kernel.llm.route_opening import HEALTH
 from services.kernel.provisioning.pausing import Paused, paused_services, until_words
 

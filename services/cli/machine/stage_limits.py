@@ -13,13 +13,13 @@ from pydantic import ValidationError
 from services.kernel import topology
 from services.kernel.errors import SettingsError
 from services.kernel.fleet.clock import FleetClock
-from services.kernel.fleet.limits import (
+from services.kernel.fleet.pace.limits import (
     StageLimits,
     limits_in_force,
     limits_key,
     pace_key,
 )
-from services.kernel.fleet.pace_record import ALIVE_S, PaceRecord, PaceReplica, sum_of
+from services.kernel.fleet.pace.record import ALIVE_S, PaceRecord, PaceReplica, sum_of
 from services.kernel.record import Record
 
 STAGES: Final[tuple[topology.ServiceName, ...]] = ("stage1", "stage2")

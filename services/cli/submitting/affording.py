@@ -15,8 +15,8 @@ from services.cli.estimating.estimate import Estimate
 from services.cli.estimating.showing import summary_lines
 from services.cli.estimating.sources import estimate_submission
 from services.cli.submitting.submission import Submission
-from services.kernel.fleet.budget_words import usd
-from services.kernel.fleet.spending import Account
+from services.kernel.fleet.money.spending import Account
+from services.kernel.fleet.money.words import usd
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The money of one stage, shared with all replicas: a call's worst case is set aside before it.
 
-A call is paid out of three purses, of its day, its stage and its batch; see `kernel.fleet.purses`.
+A call is paid out of three purses, of its day, its stage and its batch; see
+`kernel.fleet.money.purses`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import Final
 
 from services.kernel.contracts.base import Batch
 from services.kernel.errors import BatchCancelled, BudgetReached
-from services.kernel.fleet.budget_words import reached_words, unpriced_words
-from services.kernel.fleet.purse import Purse
-from services.kernel.fleet.purses import Purses
+from services.kernel.fleet.money.purse import Purse
+from services.kernel.fleet.money.purses import Purses
+from services.kernel.fleet.money.words import reached_words, unpriced_words
 from services.kernel.llm.prices import WorstCase
 from services.kernel.llm.prompt import Inquiry
 

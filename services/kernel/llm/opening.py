@@ -11,10 +11,10 @@ from functools import partial
 from services.kernel import topology
 from services.kernel.connected import Connected
 from services.kernel.fleet.clock import FleetClock
-from services.kernel.fleet.limits import limits_of
 from services.kernel.fleet.opening import open_fleet
+from services.kernel.fleet.pace.limits import limits_of
+from services.kernel.fleet.pace.stage import open_pace
 from services.kernel.fleet.records import Fleet
-from services.kernel.fleet.stage_pace import open_pace
 from services.kernel.llm.asker import Asker
 from services.kernel.llm.cache import BucketCache
 from services.kernel.llm.calling import Caller

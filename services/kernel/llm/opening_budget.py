@@ -13,12 +13,12 @@ import structlog
 
 from services.kernel.connected import Connected
 from services.kernel.errors import SettingsError, TransientError
-from services.kernel.fleet.budget_limits import LIMITS_KEY, BudgetLimits
-from services.kernel.fleet.budget_words import unpriced_words
 from services.kernel.fleet.clock import FleetClock
-from services.kernel.fleet.purses import Bounds, Purses
+from services.kernel.fleet.money.limits import LIMITS_KEY, BudgetLimits
+from services.kernel.fleet.money.purses import Bounds, Purses
+from services.kernel.fleet.money.spending import Account
+from services.kernel.fleet.money.words import unpriced_words
 from services.kernel.fleet.records import Fleet
-from services.kernel.fleet.spending import Account
 from services.kernel.llm.fleet_budget import FleetBudget
 from services.kernel.llm.http_provider import HttpProvider
 from services.kernel.llm.prices import Prices, WorstCase, listed_prices

@@ -20,8 +20,8 @@ from services.kernel.errors import (
     Unavailable,
     UncertainCall,
 )
-from services.kernel.fleet.health import Health
-from services.kernel.fleet.pace import Pace, PaceTurn
+from services.kernel.fleet.health.health import Health
+from services.kernel.fleet.pace.pace import Pace, PaceTurn
 from services.kernel.llm.prompt import CompletionRequest, Inquiry
 from services.kernel.llm.provider import Completion, Provider, UnfitCompletion
 from services.kernel.llm.tokens import TokenEstimate

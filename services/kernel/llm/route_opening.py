@@ -12,13 +12,13 @@ from typing import Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from services.kernel.fleet.background import background
-from services.kernel.fleet.breaker import BreakerRules
 from services.kernel.fleet.clock import FleetClock
-from services.kernel.fleet.health import Health
-from services.kernel.fleet.health_record import HealthRecord
-from services.kernel.fleet.limits import Limits
-from services.kernel.fleet.pace import Pace
-from services.kernel.fleet.pace_record import PaceRecord
+from services.kernel.fleet.health.breaker import BreakerRules
+from services.kernel.fleet.health.health import Health
+from services.kernel.fleet.health.record import HealthRecord
+from services.kernel.fleet.pace.limits import Limits
+from services.kernel.fleet.pace.pace import Pace
+from services.kernel.fleet.pace.record import PaceRecord
 from services.kernel.fleet.records import Fleet
 from services.kernel.llm.http_provider import HttpProvider, open_http_provider
 from services.kernel.llm.provider import Provider

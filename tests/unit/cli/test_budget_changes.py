@@ -13,9 +13,9 @@ from services.cli.budgets.recounting import Sums, recounted, sums_of
 from services.cli.submitting.affording import limit_after
 from services.kernel.contracts.attempt import Attempt, AttemptHistory, Outcome
 from services.kernel.errors import SettingsError
-from services.kernel.fleet.budget_limits import BudgetLimits
-from services.kernel.fleet.budget_words import usd
-from services.kernel.fleet.spending import Account, Share
+from services.kernel.fleet.money.limits import BudgetLimits
+from services.kernel.fleet.money.spending import Account, Share
+from services.kernel.fleet.money.words import usd
 
 NIGHT = datetime(2026, 5, 4, 23, 59, tzinfo=UTC)
 DEAREST = Decimal("0.002")

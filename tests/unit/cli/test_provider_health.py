@@ -13,10 +13,10 @@ from services.cli.machine.provider_health import (
     provider_lines,
     split_pauses,
 )
-from services.kernel.fleet.breaker import Breaker, BreakerRules
-from services.kernel.fleet.health_record import HealthRecord
-from services.kernel.fleet.learning import Learned
-from services.kernel.fleet.refusals import Refusals
+from services.kernel.fleet.health.breaker import Breaker, BreakerRules
+from services.kernel.fleet.health.learning import Learned
+from services.kernel.fleet.health.record import HealthRecord
+from services.kernel.fleet.health.refusals import Refusals
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC).timestamp()
 

@@ -10,7 +10,7 @@ from typing import Any
 import nats.errors
 from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
 
-from services.kernel.fleet.spending import Account
+from services.kernel.fleet.money.spending import Account
 from services.kernel.record import Record
 
 

@@ -14,8 +14,8 @@ from unit.pace_fakes import MemoryBucket, pace_on
 
 from services.kernel.contracts.term import Priority
 from services.kernel.errors import Outage
-from services.kernel.fleet.limits import Limits
-from services.kernel.fleet.pace import Pace, PaceTurn
+from services.kernel.fleet.pace.limits import Limits
+from services.kernel.fleet.pace.pace import Pace, PaceTurn
 
 START_S = 1_000.0
 """When the virtual clock begins, as the server reckons."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.kernel.fleet.breaker import Breaker, BreakerRules
+from services.kernel.fleet.health.breaker import Breaker, BreakerRules
 
 RULES = BreakerRules()
 NOW = 1_000.0

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.kernel.fleet.circuit import Circuit
+from services.kernel.fleet.health.circuit import Circuit
 
 NOW = 1_000.0
 

@@ -8,7 +8,7 @@ from asking_fakes import FakeTime, until
 from unit.pace_fakes import MemoryBucket
 from unit.route_fakes import health_on
 
-from services.kernel.fleet.health_record import HealthRecord
+from services.kernel.fleet.health.record import HealthRecord
 
 
 async def test_what_is_reported_holds_here_at_once_and_is_written_in_the_background() -> None:

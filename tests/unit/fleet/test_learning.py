@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.kernel.fleet.learning import Learned
+from services.kernel.fleet.health.learning import Learned
 
 NOW = 10_000.0
 

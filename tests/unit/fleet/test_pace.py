@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.pace_fakes import free_pace
 
-from services.kernel.fleet.limits import Limits
-from services.kernel.fleet.pace import PaceTurn
+from services.kernel.fleet.pace.limits import Limits
+from services.kernel.fleet.pace.pace import PaceTurn
 
 Open = Callable[..., PacedFleet]
 

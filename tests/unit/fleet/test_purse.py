@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from memory_bucket import MemoryBucket
 
 from services.kernel.errors import Outage
-from services.kernel.fleet.purse import Purse
-from services.kernel.fleet.spending import FORGOTTEN_AFTER_S, Account
+from services.kernel.fleet.money.purse import Purse
+from services.kernel.fleet.money.spending import FORGOTTEN_AFTER_S, Account
 
 KEY = "spend.day.2026-05-04"
 STEP = Decimal("0.002")

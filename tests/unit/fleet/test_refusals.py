@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.kernel.fleet.refusals import Refusals
+from services.kernel.fleet.health.refusals import Refusals
 
 NOW = 1_000.0
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.kernel.fleet.slots import fair_shares
+from services.kernel.fleet.pace.slots import fair_shares
 
 wishes = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 40), min_size=1)
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from services.kernel.fleet.spending import (
+from services.kernel.fleet.money.spending import (
     FORGOTTEN_AFTER_S,
     SILENT_AFTER_S,
     Account,

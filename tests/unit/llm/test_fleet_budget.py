@@ -16,8 +16,8 @@ from model.virtual_time import VirtualLoop
 from services.kernel.circumstances import Circumstances
 from services.kernel.contracts.base import Batch
 from services.kernel.errors import BatchCancelled, BudgetReached
-from services.kernel.fleet.budget_limits import BudgetLimits
-from services.kernel.fleet.purses import Bounds, Purses
+from services.kernel.fleet.money.limits import BudgetLimits
+from services.kernel.fleet.money.purses import Bounds, Purses
 from services.kernel.llm.fleet_budget import FleetBudget
 from services.kernel.llm.prices import Prices, WorstCase
 from services.kernel.llm.prompt import Inquiry, Prompt

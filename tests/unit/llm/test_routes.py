@@ -20,7 +20,7 @@ from services.kernel.errors import (
     Unavailable,
     UncertainCall,
 )
-from services.kernel.fleet.health import Health
+from services.kernel.fleet.health.health import Health
 from services.kernel.llm.prompt import Inquiry, Prompt
 from services.kernel.llm.provider import Completion, UnfitCompletion
 from services.kernel.llm.route import Route

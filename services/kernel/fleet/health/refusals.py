@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from services.kernel.contracts.base import Contract
-from services.kernel.fleet.circuit import Circuit
+from services.kernel.fleet.health.circuit import Circuit
 
 IN_A_ROW: Final = 3
 _FIRST_S: Final = 30.0

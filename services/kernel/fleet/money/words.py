@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Final
 
-from services.kernel.fleet.budget_limits import ACCOUNTS
-from services.kernel.fleet.spending import Account
+from services.kernel.fleet.money.limits import ACCOUNTS
+from services.kernel.fleet.money.spending import Account
 
 _OPTIONS: Final = {"day": "--day USD", "stage": "--stage {}=USD", "batch": "--batch {}=USD"}
 

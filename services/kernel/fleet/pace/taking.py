@@ -13,8 +13,8 @@ import structlog
 from pydantic import ValidationError
 
 from services.kernel.errors import Outage
-from services.kernel.fleet.limits import Limits
-from services.kernel.fleet.pace_record import (
+from services.kernel.fleet.pace.limits import Limits
+from services.kernel.fleet.pace.record import (
     AHEAD_S,
     Asked,
     PaceRecord,

@@ -8,8 +8,8 @@ from contextlib import suppress
 from typing import Final
 
 from services.kernel.contracts.term import Priority
-from services.kernel.fleet.pace_record import LATE_S, Permit
-from services.kernel.fleet.waiting import Waiter, Waiting
+from services.kernel.fleet.pace.record import LATE_S, Permit
+from services.kernel.fleet.pace.waiting import Waiter, Waiting
 
 _EARLY_S: Final = 0.001
 """Timers wake up in whole milliseconds."""

@@ -15,9 +15,9 @@ from typing import Final
 import structlog
 
 from services.kernel.errors import Outage
-from services.kernel.fleet.breaker import BreakerRules
-from services.kernel.fleet.circuit import Circuit, State
-from services.kernel.fleet.health_record import HealthRecord
+from services.kernel.fleet.health.breaker import BreakerRules
+from services.kernel.fleet.health.circuit import Circuit, State
+from services.kernel.fleet.health.record import HealthRecord
 from services.kernel.record import Record
 
 LONGEST_COOL_DOWN_S: Final = 45.0

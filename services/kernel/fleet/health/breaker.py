@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.kernel.contracts.base import Contract
-from services.kernel.fleet.circuit import Circuit
+from services.kernel.fleet.health.circuit import Circuit
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Turns to call, within limits that all replicas of a stage keep together.
 
 A turn takes a slot, held until the call ends, and a permit, which has its time. Both come from a
-record that the replicas share (`pace_record`), permits some at a time and a little ahead. Without
+record that the replicas share (`record`), permits some at a time and a little ahead. Without
 limits nothing is asked of anybody.
 """
 
@@ -16,9 +16,9 @@ from typing import Final
 from services.kernel.contracts.term import Priority
 from services.kernel.fleet.background import background
 from services.kernel.fleet.clock import FleetClock
-from services.kernel.fleet.giving import Giving
-from services.kernel.fleet.limits import NO_LIMITS, Limits
-from services.kernel.fleet.pace_record import (
+from services.kernel.fleet.pace.giving import Giving
+from services.kernel.fleet.pace.limits import NO_LIMITS, Limits
+from services.kernel.fleet.pace.record import (
     AHEAD_S,
     LATE_S,
     Asked,
@@ -27,8 +27,8 @@ from services.kernel.fleet.pace_record import (
     slots_of,
     sum_of,
 )
-from services.kernel.fleet.taking import Taking
-from services.kernel.fleet.waiting import Waiter
+from services.kernel.fleet.pace.taking import Taking
+from services.kernel.fleet.pace.waiting import Waiter
 from services.kernel.metrics import Metrics
 from services.kernel.record import Record
 

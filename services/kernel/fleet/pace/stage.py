@@ -10,15 +10,15 @@ import structlog
 
 from services.kernel.fleet.background import background
 from services.kernel.fleet.clock import FleetClock
-from services.kernel.fleet.limits import (
+from services.kernel.fleet.pace.limits import (
     Limits,
     StageLimits,
     limits_in_force,
     limits_key,
     pace_key,
 )
-from services.kernel.fleet.pace import Pace
-from services.kernel.fleet.pace_record import PaceRecord
+from services.kernel.fleet.pace.pace import Pace
+from services.kernel.fleet.pace.record import PaceRecord
 from services.kernel.fleet.records import Fleet
 from services.kernel.metrics import Metrics
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Final
 
-from services.kernel.fleet.spending import Account, Standing, closed, renewed
+from services.kernel.fleet.money.spending import Account, Standing, closed, renewed
 from services.kernel.record import Record
 
 _NOTHING: Final = Decimal(0)

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from services.kernel.contracts.base import Contract
-from services.kernel.fleet.breaker import Breaker, BreakerRules
-from services.kernel.fleet.circuit import Circuit, State
-from services.kernel.fleet.learning import Learned
-from services.kernel.fleet.refusals import Refusals
+from services.kernel.fleet.health.breaker import Breaker, BreakerRules
+from services.kernel.fleet.health.circuit import Circuit, State
+from services.kernel.fleet.health.learning import Learned
+from services.kernel.fleet.health.refusals import Refusals
 
 _WORTH_WRITING_S: Final = 0.1
 """A cool-down that ends so little later is the same one."""

@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 from pydantic import Field
 
 from services.kernel.contracts.base import Contract
-from services.kernel.fleet.limits import NO_LIMITS, Limits
-from services.kernel.fleet.slots import fair_shares
+from services.kernel.fleet.pace.limits import NO_LIMITS, Limits
+from services.kernel.fleet.pace.slots import fair_shares
 
 WINDOW_S: Final = 60.0
 REQUEST_SHARE: Final = 0.995

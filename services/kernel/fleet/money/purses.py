@@ -17,10 +17,10 @@ import structlog
 
 from services.kernel.circumstances import Circumstances
 from services.kernel.errors import Outage
-from services.kernel.fleet.budget_limits import ACCOUNTS, BudgetLimits, Kind, account_key, day_of
-from services.kernel.fleet.budget_words import reached_words
-from services.kernel.fleet.purse import Purse
-from services.kernel.fleet.spending import Account
+from services.kernel.fleet.money.limits import ACCOUNTS, BudgetLimits, Kind, account_key, day_of
+from services.kernel.fleet.money.purse import Purse
+from services.kernel.fleet.money.spending import Account
+from services.kernel.fleet.money.words import reached_words
 from services.kernel.metrics import Metrics
 from services.kernel.record import Record
 
