@@ -17,11 +17,18 @@ from services.cli.common import err
 
 
 @contextmanager
-def counting_bar(what: str, total: int | None) -> Iterator[Callable[[], None]]:
-    """Each call counts one of `total`, None while that is unknown; nothing off a terminal."""
+def counting_bar(what: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """Each call counts one of `total`, or as many as it is given; nothing off a terminal.
+
+    `total` of None: it is unknown.
+    """
     with Progress(console=err, disable=not err.is_terminal, transient=True) as progress:
         task = progress.add_task(what, total=total)
-        yield lambda: progress.advance(task)
+
+        def count(number: int = 1) -> None:
+            progress.advance(task, number)
+
+        yield count
 
 
 @contextmanager

@@ -102,6 +102,15 @@ def read_endpoints(data: Path) -> dict[str, Any]:
     return endpoints
 
 
+def running_endpoints(data: Path | None, nats: str | None) -> dict[str, Any] | None:
+    """What the `cardflow up` that is talked to says of itself; None where there is none."""
+    folder = data or DEFAULT_DATA
+    if not (folder / ENDPOINTS).is_file():
+        return None
+    endpoints = read_endpoints(folder)
+    return endpoints if nats in (None, endpoints.get("nats_url")) else None
+
+
 def store_path(data: Path | None) -> Path:
     """The exporter's SQLite file of a data folder."""
     configured = os.environ.get("CARDFLOW_EXPORTER__STORE_PATH")

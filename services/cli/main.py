@@ -16,6 +16,7 @@ from services.kernel.logs import configure_logs
 COMMANDS: dict[str, str] = {
     "demo": "The shipped word list from NATS subject to Anki deck, offline.",
     "up": "Run everything on this machine until it is stopped.",
+    "estimate": "Calls, tokens, cost and time of a list, before anything is spent.",
     "submit": "Publish terms from files or standard input.",
     "regenerate": "Make the cards of a batch anew, as a revision of it.",
     "check": "Read and validate terms without publishing them.",
@@ -24,7 +25,10 @@ COMMANDS: dict[str, str] = {
     "watch": "Follow the finished cards as they come.",
     "export": "Write a deck file from the store.",
     "dead-letters": "List, show, replay and discard what was given up on.",
+    "budget": "What may be spent, what was spent, what is left.",
+    "cache": "Look at, warm, purge and move the completions that were paid for.",
     "audit": "Account for every term and every call.",
+    "limits": "How fast the stages may call, over all replicas; change it.",
     "pause": "Let services begin nothing more until they are resumed.",
     "resume": "Let paused services go on.",
     "drain": "Take no more submissions, finish everything, report.",

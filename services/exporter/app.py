@@ -15,11 +15,13 @@ from services.exporter.progress import ProgressReporter
 from services.exporter.settings import ExporterSettings
 from services.exporter.store import Store
 from services.exporter.writer import running_writer
-from services.kernel.app import Connected, Service, service_app
+from services.kernel.app import Service, service_app
+from services.kernel.connected import Connected
 from services.kernel.errors import PipelineError
 from services.kernel.settings import load_settings
 from services.kernel.stream.checkpoint import NoCheckpoint
 from services.kernel.stream.delivery import Handler
+from services.kernel.stream.outgoing import Publisher
 
 _AT_ONCE = 100
 settings = load_settings(ExporterSettings)
@@ -42,7 +44,7 @@ async def _open_handler(connected: Connected) -> AsyncIterator[Handler]:
         reporter = ProgressReporter(
             connected.js,
             store,
-            connected.publisher,
+            Publisher(connected.js, timeout_s=settings.nats.publish_timeout_s),
             interval_s=settings.exporter.progress_interval_s,
             on_completed=write_decks,
         )

@@ -10,7 +10,8 @@ from nats.js.errors import NotFoundError
 
 from services.ingest.handler import AcceptTerms, FirstSequence, identify_submission
 from services.kernel import topology
-from services.kernel.app import Connected, Service, service_app
+from services.kernel.app import Service, service_app
+from services.kernel.connected import Connected
 from services.kernel.errors import Outage
 from services.kernel.nats_faults import NATS_FAULTS
 from services.kernel.settings import KernelSettings, load_settings

@@ -128,7 +128,9 @@ class AcceptTerms:
         if unknown := unknown_fields(incoming.data):
             self._log.info("fields.ignored", fields=unknown[:20])
         return Outgoing(
-            topology.accepted_subject(accepted.batch, accepted.term_id), accepted.to_bytes()
+            topology.accepted_subject(accepted.batch, accepted.term_id),
+            accepted.to_bytes(),
+            accepted.priority,
         )
 
     async def _arrival(self, incoming: Incoming) -> int:

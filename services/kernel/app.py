@@ -22,12 +22,15 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from services.kernel import topology
+from services.kernel.circumstances import Circumstances
+from services.kernel.connected import Connected
 from services.kernel.holding import Holding
 from services.kernel.logs import configure_logs
 from services.kernel.loop_lag import watch_loop
 from services.kernel.metrics import Metrics
 from services.kernel.nats_faults import NATS_FAULTS
 from services.kernel.probes import serve_probes
+from services.kernel.provisioning.pausing import pause_at_least
 from services.kernel.provisioning.provision import consumer_config, provision
 from services.kernel.provisioning.watching import Watch
 from services.kernel.settings import KernelSettings
@@ -39,6 +42,8 @@ from services.kernel.stream.endings import Endings
 from services.kernel.stream.fetching import note_fetched
 from services.kernel.stream.in_hand import InHand
 from services.kernel.stream.incoming import Identity, Incoming, identity_of_subject
+from services.kernel.stream.lane_share import LaneShare
+from services.kernel.stream.lanes import Lanes
 from services.kernel.stream.outgoing import Publisher
 from services.kernel.stream.retry import RetryPolicy
 
@@ -49,25 +54,13 @@ _PING_S = 5
 
 
 @dataclass(frozen=True)
-class Connected:
-    """What a handler may stand on once the service is connected."""
-
-    nc: Client
-    js: JetStreamContext
-    metrics: Metrics
-    publisher: Publisher
-    holding: Holding
-    dependencies: dict[str, str | None]
-    """What /readyz tells beside NATS: a name with the reason why it is down, or None."""
-
-
-@dataclass(frozen=True)
 class Service:
     """What makes one service different from the others.
 
     `open_handler` opens what the handler needs and closes it at the end. `concurrency` messages
-    are handled at once. They are fetched `fetch_size` at a time: one where handling is long, so
-    that no message waits here while another replica is idle; many where it is short.
+    of each of its consumers are handled at once. They are fetched `fetch_size` at a time: one where
+    handling is long, so that no message waits here while another replica is idle; many where it is
+    short.
     `next_checkpoint` gives the stream that the service writes. `spends`: it pays for calls, so
     the terms of a cancelled batch end here.
     `check_settings` raises SettingsError before anything is opened.
@@ -93,12 +86,13 @@ class Frame:
         self._in_hand = InHand(self._metrics, ack_wait_s=settings.nats.ack_wait_s)
         self._watch = Watch(service.name, settings.nats)
         self._nc: Client | None = None
-        self._deliver: Delivery | None = None
+        self._deliver: LaneShare | None = None
         self._open = AsyncExitStack()
         self._log = structlog.get_logger()
         self._not_ready: str | None = "starting"
         self._dependencies: dict[str, str | None] = {}
         self._stopping = False
+        self._circumstances = Circumstances()
         self.broker = self._build_broker()
         self._subscribe()
         self.app = FastStream(
@@ -134,19 +128,21 @@ class Frame:
         )
 
     def _subscribe(self) -> None:
-        service, consumer = self._service, topology.CONSUMERS[self._service.name]
-        subscriber = self.broker.subscriber(
-            stream=JStream(consumer.stream, declare=False),
-            durable=consumer.durable,
-            config=consumer_config(consumer, self._settings.nats),
-            # Never FastStream's own batches: an error while one is collected drops the messages
-            # that it holds already, without an answer.
-            pull_sub=PullSub(batch_size=service.fetch_size, timeout=_PULL_TIMEOUT_S),
-            max_workers=service.concurrency,
-            ack_policy=AckPolicy.MANUAL,
-            no_reply=True,
-        )
-        subscriber(self._on_message)
+        """Each lane has as many workers as the main consumer: none waits for another's."""
+        service = self._service
+        for consumer in topology.consumers_of(service.name):
+            subscriber = self.broker.subscriber(
+                stream=JStream(consumer.stream, declare=False),
+                durable=consumer.durable,
+                config=consumer_config(consumer, self._settings.nats),
+                # Never FastStream's own batches: an error while one is collected drops the
+                # messages that it holds already, without an answer.
+                pull_sub=PullSub(batch_size=service.fetch_size, timeout=_PULL_TIMEOUT_S),
+                max_workers=service.concurrency,
+                ack_policy=AckPolicy.MANUAL,
+                no_reply=True,
+            )
+            subscriber(self._on_message)
 
     async def _on_message(self, message: Msg) -> None:
         assert self._deliver is not None  # noqa: S101
@@ -171,26 +167,37 @@ class Frame:
         holding = Holding(self._note_held)
         cancellations = Cancellations(js)
         if self._service.spends:
+            self._circumstances.cancelled = cancellations
             await cancellations.listen(nc)
             self._in_background(cancellations.read_again())
         handler = await self._open.enter_async_context(
             self._service.open_handler(
-                Connected(nc, js, self._metrics, publisher, holding, self._dependencies)
+                Connected(
+                    nc,
+                    js,
+                    self._metrics,
+                    holding,
+                    self._dependencies,
+                    self._circumstances,
+                    lambda until: pause_at_least(js, self._service.name, until),
+                )
             )
         )
-        self._deliver = Delivery(
+        delivery = Delivery(
             self._service.name,
             handler,
             publisher=publisher,
             attempts=AttemptStore(await js.key_value(topology.ATTEMPTS.name), self._service.name),
             endings=Endings(js, self._service.name, self._service.next_checkpoint(js)),
+            lanes=Lanes(js, publisher, self._service.name),
             policy=RetryPolicy.of(self._settings.retry),
             in_hand=self._in_hand,
             holding=holding,
             metrics=self._metrics,
-            cancelled=cancellations,
+            circumstances=self._circumstances,
             identify=self._service.identify,
         )
+        self._deliver = LaneShare(delivery, concurrency=self._service.concurrency)
 
     async def _wait_until_provisioned(self, js: JetStreamContext) -> None:
         """Never creates anything: a consumer made from a guess would hide the real one."""
@@ -231,8 +238,11 @@ class Frame:
         """Stops fetching, lets work in hand finish, gives back what was not begun."""
         self._stopping = True
         self._not_ready = "stopping"
-        for subscriber in self.broker.subscribers:
-            await subscriber.stop()
+        self._circumstances.is_stopping = True
+        if self._deliver is not None:
+            await self._deliver.close()
+        # All at once: none may fetch while another still waits for its work to finish.
+        await asyncio.gather(*(subscriber.stop() for subscriber in self.broker.subscribers))
         await self._in_hand.hand_back()
         await self._open.aclose()
 

@@ -6,11 +6,13 @@
     │   └── Outage          one of our own servers or disks is away: uses no attempt
     │       └── BudgetReached   no money is left for the batch: its terms wait
     ├── Throttled           the provider asked us to wait: no failure of any term
-    │   └── ProviderBlocked   … until an operator acts (key refused, credit used up)
+    │   ├── ProviderBlocked   … until an operator acts (key refused, credit used up)
+    │   └── Unavailable       … without naming a time: it is down
     ├── ReplyRejected       the model answered, and the answer is unfit
     ├── BatchCancelled      somebody decided against the batch: nothing more is spent on it
     ├── PermanentError      trying again cannot help
-    │   └── TermRefused     the input is not a term; names the field and the reason
+    │   ├── TermRefused     the input is not a term; names the field and the reason
+    │   └── CallRefused     the provider calls the request itself wrong
     └── SettingsError       the operator must change something; nothing was started (exit 2)
 
 A message says what was seen, what was expected and what to do. Messages never carry secrets.
@@ -58,6 +60,10 @@ class ProviderBlocked(Throttled):
     """The provider refuses us until somebody acts: a bad key, no credit. The stage waits."""
 
 
+class Unavailable(Throttled):
+    """The provider serves nobody and names no time (503): its failure, and none of a term."""
+
+
 class ReplyRejected(PipelineError):
     """The model answered, and the answer is unfit. `reason` is a short code for metrics."""
 
@@ -86,6 +92,11 @@ class TermRefused(PermanentError):
         super().__init__(f"{field}: {detail}", reason=reason)
         self.field = field
         self.detail = detail
+
+
+class CallRefused(PermanentError):
+    """The provider calls the request wrong (400, 404, 413, 422). Several in a row for different
+    terms are no fault of theirs."""
 
 
 class SettingsError(PipelineError):

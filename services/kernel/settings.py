@@ -6,9 +6,11 @@ Layers, later ones win: defaults, `.env` in the working folder, environment. A f
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableSettings
 
@@ -108,3 +110,22 @@ def load_settings(kind: type[SettingsT]) -> SettingsT:
         raise SettingsError(
             f"settings can't be used: {error}; sections and lists are written as JSON"
         ) from None
+
+
+def secret_of_environment(name: str) -> SecretStr:
+    """A secret that a setting names by its variable. Raises SettingsError without one."""
+    secret = os.environ.get(name, "").strip()
+    if not secret:
+        raise SettingsError(f"the environment variable {name} holds no key, but a setting names it")
+    return SecretStr(secret)
+
+
+def secret_of_file(path: Path) -> SecretStr:
+    """A secret that a setting names by its file. Raises SettingsError without one."""
+    try:
+        secret = path.read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"the key file {path} can't be read: {error}") from error
+    if not secret:
+        raise SettingsError(f"the key file {path} is empty")
+    return SecretStr(secret)

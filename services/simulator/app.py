@@ -63,7 +63,7 @@ class Simulator:
         if path == "/control":
             return reply_json(asdict(self._provider.settings))
         if path.endswith("/stats"):
-            return reply_json(self._provider.ledger.stats(with_terms=query.get("terms") != ["0"]))
+            return reply_json(self._provider.stats(with_terms=query.get("terms") != ["0"]))
         if path.endswith("/models"):
             return reply_json(models_list())
         if path.endswith("/generation"):

@@ -8,11 +8,13 @@ from typing import Any, Final
 
 from services.simulator.asked import CHAT, Asked
 from services.simulator.cards import compose_cards
+from services.simulator.differing import differing
 from services.simulator.fate import Fate
 from services.simulator.invented import invent_analysis
 from services.simulator.knowledge import Knowledge
 from services.simulator.malformed import spoil
 from services.simulator.pricing import count_tokens, keep_tokens
+from services.simulator.settings import MODEL_ID
 
 _CHAT_ANSWER: Final = (
     "This is the cardflow simulator. It answers for the term in a JSON object on the last line of "
@@ -39,11 +41,15 @@ class SimulatedModel:
     def __init__(self, knowledge: Knowledge) -> None:
         self._knowledge = knowledge
 
-    def complete(self, asked: Asked, fate: Fate, seed: int) -> Completion:
+    def complete(
+        self, asked: Asked, fate: Fate, seed: int, *, disagreement_rate: float = 0.0
+    ) -> Completion:
         """The completion of a call, spoilt when its fate says so, cut at `max_tokens`."""
         if asked.stage == CHAT:
             return _within(asked.max_tokens, Completion(_CHAT_ANSWER))
         answer = self._answer(asked, asked.data, seed)
+        if asked.stage == "analysis" and asked.model != MODEL_ID:
+            answer = differing(answer, asked, seed, disagreement_rate)
         if fate.malformed is None:
             return _within(asked.max_tokens, Completion(_to_json(answer)))
         if fate.malformed == "wrong_term":

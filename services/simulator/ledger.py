@@ -22,14 +22,13 @@ class Ledger:
     def __init__(self, started_at: str) -> None:
         self._started_at = started_at
         self.calls = 0
-        self.rate_limited = 0
         self.errors: Counter[str] = Counter()
         self.malformed: Counter[str] = Counter()
         self._charged = 0
         self._lost = 0
         self._by_stage: Counter[str] = Counter(dict.fromkeys(STAGES, 0))
         self._terms: dict[str, Counter[str]] = {stage: Counter() for stage in STAGES}
-        self._answers: Counter[tuple[str, bytes]] = Counter()
+        self._answers: Counter[tuple[str, str, bytes]] = Counter()
         self._duplicates = 0
         self._tries: Counter[tuple[str, str]] = Counter()
         self._in_flight = 0
@@ -55,8 +54,9 @@ class Ledger:
         if asked.stage not in self._terms:
             return
         self._terms[asked.stage][asked.term_key] += 1
-        self._answers[asked.stage, asked.message_hash] += 1
-        self._duplicates += self._answers[asked.stage, asked.message_hash] == 2
+        question = (asked.stage, asked.model, asked.message_hash)
+        self._answers[question] += 1
+        self._duplicates += self._answers[question] == 2
 
     def charge_lost(self, nano_usd: int) -> None:
         self._charged += nano_usd
@@ -71,7 +71,6 @@ class Ledger:
             "by_stage": dict(self._by_stage),
             "errors": dict(self.errors),
             "malformed": dict(self.malformed),
-            "rate_limited": self.rate_limited,
             "in_flight": self._in_flight,
             "highest_concurrency": self._highest,
             "duplicates": self._duplicates,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from starlette.types import Receive, Scope, Send
 
@@ -14,7 +13,7 @@ from services.simulator.completions import SimulatedModel
 from services.simulator.fate import Fate, decide_fate
 from services.simulator.knowledge import Knowledge
 from services.simulator.ledger import Ledger
-from services.simulator.rate_window import RateWindow
+from services.simulator.limits import Limits
 from services.simulator.replies import (
     Generation,
     Reply,
@@ -24,7 +23,6 @@ from services.simulator.replies import (
     reply_completion,
     reply_error,
     reply_json,
-    reply_rate_limited,
 )
 from services.simulator.settings import SimulatorSettings
 from services.simulator.wire import (
@@ -58,7 +56,16 @@ class SimulatedProvider:
         self._clock = clock
         self._sleep = sleep
         self._model = SimulatedModel(Knowledge.shipped())
-        self._window = RateWindow()
+        self.limits = Limits()
+
+    def stats(self, *, with_terms: bool) -> dict[str, Any]:
+        refused = self.limits.refused
+        return {
+            **self.ledger.stats(with_terms=with_terms),
+            "rate_limited": refused.total(),
+            "refused": dict(refused),
+            "models": self.limits.windows.seen(),
+        }
 
     async def take_call(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.ledger.calls += 1
@@ -69,7 +76,7 @@ class SimulatedProvider:
             self.ledger.errors["bad_request"] += 1
             await send_reply(send, reply_error(400, str(error)))
             return
-        refusal = self._refuse() or self._limit()
+        refusal = self._refuse() or self.limits.refuse(self.settings, asked.model, self._clock())
         if refusal is not None:
             await send_reply(send, refusal)
             return
@@ -85,15 +92,6 @@ class SimulatedProvider:
             return None
         self.ledger.errors["down" if self.settings.down else f"refused_{status}"] += 1
         return reply_error(status, f"{_FAULT}: told to answer {status} to every call")
-
-    def _limit(self) -> Reply | None:
-        now_s = self._clock()
-        limit = self.settings.rpm
-        wait_s = self._window.admit(limit, now_s)
-        if wait_s <= 0:
-            return None
-        self.ledger.rate_limited += 1
-        return reply_rate_limited(limit, math.ceil(wait_s), math.ceil((now_s + wait_s) * 1000))
 
     async def _meet_fate(
         self, asked: Asked, fate: Fate, scope: Scope, receive: Receive, send: Send
@@ -115,10 +113,16 @@ class SimulatedProvider:
 
     async def _answer(self, asked: Asked, fate: Fate, scope: Scope, send: Send) -> None:
         """A billed completion; the bill stands before the first byte, so stats never lag behind."""
-        completion = self._model.complete(asked, fate, self.settings.seed)
+        completion = self._model.complete(
+            asked,
+            fate,
+            self.settings.seed,
+            disagreement_rate=self.settings.disagreement_rate,
+        )
         generation = generation_of(asked, completion, f"gen-{fate.code}", int(self._clock()))
         self._keep(generation)
-        reply = reply_completion(generation, completion)
+        told = self.limits.headers(self.settings, asked.model, self._clock())
+        reply = reply_completion(generation, completion, told)
         if fate.error == "cut":
             self.ledger.charge_lost(generation.nano_usd)
             await send_half(scope, send, reply)

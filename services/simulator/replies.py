@@ -67,7 +67,9 @@ def reply_json(content: object, status: int = 200, headers: Headers | None = Non
     return Reply(status, body.encode("utf-8", "replace"), headers or [])
 
 
-def reply_completion(generation: Generation, completion: Completion) -> Reply:
+def reply_completion(
+    generation: Generation, completion: Completion, headers: Headers | None = None
+) -> Reply:
     choice: dict[str, Any] = {
         "index": 0,
         "finish_reason": completion.finish_reason,
@@ -87,7 +89,8 @@ def reply_completion(generation: Generation, completion: Completion) -> Reply:
         "prompt_tokens_details": {"cached_tokens": 0},
         "completion_tokens_details": {"reasoning_tokens": 0},
     }
-    return reply_json(body, headers=[(b"x-generation-id", generation.id.encode())])
+    named = [(b"x-generation-id", generation.id.encode()), *(headers or [])]
+    return reply_json(body, headers=named)
 
 
 def reply_broken_choice(generation: Generation, message: str) -> Reply:
@@ -116,11 +119,17 @@ def error_of(code: int, message: str, **metadata: object) -> dict[str, Any]:
     }
 
 
-def reply_error(status: int, message: str, *, retry_after_s: int | None = None) -> Reply:
+def reply_error(
+    status: int,
+    message: str,
+    *,
+    retry_after_s: int | None = None,
+    headers: Headers | None = None,
+) -> Reply:
     """An error of the HTTP level, with Retry-After where one is named."""
     error = error_of(status, message)
     if retry_after_s is None:
-        return reply_json({"error": error}, status)
+        return reply_json({"error": error}, status, headers)
     error["availability"] = {"retryable": True, "retry_after": retry_after_s}
     return reply_json({"error": error}, status, [(b"retry-after", b"%d" % retry_after_s)])
 

@@ -42,14 +42,21 @@ MALFORMED_KINDS: Final = (
 only."""
 
 
+_RATES: Final = ("tail_rate", "error_rate", "malformed_rate", "hang_rate")
+
+
 @dataclass(frozen=True)
 class SimulatorSettings:
     """Raises SettingsError for a value out of bounds.
 
     `latency_ms` ± `jitter_ms` (evenly spread, never below 0) passes before an answer; a share of
-    `tail_rate` of the calls takes `tail_ms` longer. `rpm`: calls in any 60 s, 0: no limit.
+    `tail_rate` of the calls takes `tail_ms` longer. `rpm`: calls of one model in any
+    60 s, `rps`: in any 1 s, 0: no limit; each model has its own count. `rate_headers`: answers
+    tell what is left of these limits.
+    `storm` answers every call with 429, and with a hint of any kind how long to wait, or none.
     The rates are shares of 0–1; `malformed_rate` is one of the calls that no error hits. A hang
     lasts until the caller gives up. An empty tuple of kinds means all kinds.
+    `disagreement_rate`: share of terms that a model of another name than MODEL_ID analyses wrongly.
     `down` answers every call with 503, `refuse_status` with that status (401, 402, ...) unless 0.
     Equal seeds give equal fates to equal calls, in whatever order they come.
     """
@@ -59,9 +66,13 @@ class SimulatorSettings:
     tail_rate: float = 0.0
     tail_ms: float = 2_000.0
     rpm: int = 0
+    rps: int = 0
+    rate_headers: bool = False
+    storm: bool = False
     error_rate: float = 0.0
     malformed_rate: float = 0.0
     hang_rate: float = 0.0
+    disagreement_rate: float = 0.0
     error_kinds: tuple[str, ...] = ()
     malformed_kinds: tuple[str, ...] = ()
     seed: int = 0
@@ -69,9 +80,9 @@ class SimulatorSettings:
     refuse_status: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("tail_rate", "error_rate", "malformed_rate", "hang_rate"):
+        for name in (*_RATES, "disagreement_rate"):
             _expect(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a share of 0 to 1")
-        for name in ("latency_ms", "jitter_ms", "tail_ms", "rpm"):
+        for name in ("latency_ms", "jitter_ms", "tail_ms", "rpm", "rps"):
             _expect(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name, known in (("error_kinds", ERROR_KINDS), ("malformed_kinds", MALFORMED_KINDS)):
             kinds = getattr(self, name)

@@ -6,30 +6,26 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from services.kernel import topology
-from services.kernel.app import Connected, Service, service_app
+from services.kernel.app import Service, service_app
+from services.kernel.connected import Connected
 from services.kernel.llm.opening import open_asker
-from services.kernel.model_settings import resolve_provider
 from services.kernel.settings import load_settings
 from services.kernel.stream.checkpoint import Checkpoint
 from services.kernel.stream.delivery import Handler
 from services.stage1.analyses import AnalysesOnStream
 from services.stage1.handler import AnalyzeTerms
-from services.stage1.settings import Stage1Settings
+from services.stage1.second_opinion import SecondOpinion
+from services.stage1.settings import Stage1Settings, check_stage1
 
 settings = load_settings(Stage1Settings)
 
 
 @asynccontextmanager
 async def _open_handler(connected: Connected) -> AsyncIterator[Handler]:
-    async with open_asker(
-        connected.js,
-        settings,
-        settings.stage1,
-        connected.metrics,
-        connected.dependencies,
-        connected.holding,
-    ) as asker:
-        yield AnalyzeTerms(asker, AnalysesOnStream(connected.js))
+    async with open_asker(connected, settings, "stage1", settings.stage1) as asker:
+        wanted = settings.second_opinion
+        opinion = SecondOpinion(asker, wanted, connected.metrics) if wanted.models else None
+        yield AnalyzeTerms(asker, AnalysesOnStream(connected.js), opinion=opinion)
 
 
 app = service_app(
@@ -41,7 +37,7 @@ app = service_app(
         ),
         concurrency=settings.stage1.concurrency,
         spends=True,
-        check_settings=lambda: resolve_provider(settings),
+        check_settings=lambda: check_stage1(settings),
     ),
     settings,
 )

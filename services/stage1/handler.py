@@ -19,6 +19,7 @@ from services.kernel.llm.reply import read_reply
 from services.kernel.stream.incoming import Incoming, Outgoing
 from services.stage1.checks import checked_analysis, passed
 from services.stage1.prompt import AnalysisReply, analysis_prompt
+from services.stage1.second_opinion import SecondOpinion
 
 
 class Analyses(Protocol):
@@ -32,6 +33,7 @@ class Analyses(Protocol):
 class AnalyzeTerms:
     """The handler of stage 1.
 
+    `opinion` is what other models are asked for; None: nobody else is.
     A term of a revision that begins at stage 2 keeps the analysis that it has; no model is asked.
     """
 
@@ -40,10 +42,12 @@ class AnalyzeTerms:
         asker: Asker,
         analyses: Analyses,
         *,
+        opinion: SecondOpinion | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._asker = asker
         self._analyses = analyses
+        self._opinion = opinion
         self._now = now
 
     async def __call__(self, incoming: Incoming, ledger: Ledger) -> Outgoing:
@@ -53,7 +57,9 @@ class AnalyzeTerms:
         else:
             analyzed = await self._asked(accepted, ledger)
         return Outgoing(
-            topology.analyzed_subject(accepted.batch, accepted.term_id), analyzed.to_bytes()
+            topology.analyzed_subject(accepted.batch, accepted.term_id),
+            analyzed.to_bytes(),
+            accepted.priority,
         )
 
     async def _asked(self, accepted: TermAccepted, ledger: Ledger) -> TermAnalyzed:
@@ -62,11 +68,12 @@ class AnalyzeTerms:
 
         prompt = analysis_prompt(accepted).revised(accepted.revision, stage=1)
         answer = await self._asker.ask(prompt, parse, ledger, accepted)
-        return TermAnalyzed(
-            accepted=accepted,
-            analysis=answer.reply,
-            stage1=answer.provenance.model_copy(update={"checks": passed()}),
-        )
+        stage1 = answer.provenance.model_copy(update={"checks": passed()})
+        if self._opinion is not None:
+            stage1 = await self._opinion.checked(
+                answer.reply, stage1, prompt, parse, ledger, accepted
+            )
+        return TermAnalyzed(accepted=accepted, analysis=answer.reply, stage1=stage1)
 
     async def _taken_over(self, accepted: TermAccepted, source: Batch) -> TermAnalyzed:
         """The analysis as it stands in `source`, under the new term: no call, no cost."""

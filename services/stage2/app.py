@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from services.kernel import topology
-from services.kernel.app import Connected, Service, service_app
+from services.kernel.app import Service, service_app
+from services.kernel.connected import Connected
 from services.kernel.llm.opening import open_asker
-from services.kernel.model_settings import resolve_provider
+from services.kernel.provider_access import resolve_provider
 from services.kernel.settings import load_settings
 from services.kernel.stream.checkpoint import Checkpoint
 from services.kernel.stream.delivery import Handler
@@ -20,14 +21,7 @@ settings = load_settings(Stage2Settings)
 
 @asynccontextmanager
 async def _open_handler(connected: Connected) -> AsyncIterator[Handler]:
-    async with open_asker(
-        connected.js,
-        settings,
-        settings.stage2,
-        connected.metrics,
-        connected.dependencies,
-        connected.holding,
-    ) as asker:
+    async with open_asker(connected, settings, "stage2", settings.stage2) as asker:
         yield WriteCards(asker)
 
 
@@ -38,7 +32,7 @@ app = service_app(
         next_checkpoint=lambda js: Checkpoint(js, topology.CARDS.name, topology.finished_subject),
         concurrency=settings.stage2.concurrency,
         spends=True,
-        check_settings=lambda: resolve_provider(settings),
+        check_settings=lambda: resolve_provider(settings, settings.stage2),
     ),
     settings,
 )

@@ -6,7 +6,7 @@ import re
 
 from pydantic import ValidationError
 
-from services.kernel.contracts.analysis import Analysis, TermAnalyzed
+from services.kernel.contracts.analysis import TermAnalyzed
 from services.kernel.contracts.card import Card
 from services.kernel.contracts.provenance import CheckVerdict
 from services.kernel.errors import ReplyRejected
@@ -59,7 +59,7 @@ def _card(reply: CardReply, place: int, analyzed: TermAnalyzed) -> Card:
             primer=primer(analysis.term, analysis.term_number, analysis.pos),
             front=_line(reply.front),
             back=_line(reply.back),
-            tags=_tags(reply, analysis, analyzed.accepted.term),
+            tags=_tags(reply, analyzed),
             honorific_level=_line(reply.honorific_level or ""),
         )
     except ValidationError as error:
@@ -68,9 +68,12 @@ def _card(reply: CardReply, place: int, analyzed: TermAnalyzed) -> Card:
         raise ReplyRejected("bounds", f"{reply.tab_name} card, {where}: {fault['msg']}") from error
 
 
-def _tags(reply: CardReply, analysis: Analysis, term: str) -> tuple[str, ...]:
+def _tags(reply: CardReply, analyzed: TermAnalyzed) -> tuple[str, ...]:
     """Ours first; of the model's only the kinds that we know."""
+    analysis, term = analyzed.analysis, analyzed.accepted.term
     tags = [f"term:{term}", f"pos:{analysis.pos}", f"card:{reply.tab_name}"]
+    flagged = (c.check for c in analyzed.stage1.checks if c.verdict == "flagged")
+    tags += [f"check::{check.replace('_', '-')}" for check in flagged]
     match reply.tab_name:
         case "Scene":
             tags.append(f"metaphor:{analysis.metaphor_noun}")

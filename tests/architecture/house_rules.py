@@ -12,7 +12,11 @@ SERVICES = ("ingest", "stage1", "stage2", "exporter")
 
 GROUND = ("korean", "errors", "metrics", "logs", "topology", "nats_faults")
 """Floor 1 of the kernel."""
-FLOOR_2 = ("contracts", "settings", "model_settings", "probes", "holding", "loop_lag", "record")
+FLOOR_2 = (
+    *("circumstances", "connected"),
+    *("contracts", "settings", "model_settings", "provider_access", "api_keys"),
+    *("probes", "holding", "loop_lag", "record"),
+)
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     **{f"kernel.{room}": tuple(f"kernel.{r}" for r in GROUND) for room in GROUND},

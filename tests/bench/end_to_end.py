@@ -31,7 +31,7 @@ from services.kernel.contracts.provenance import StageProvenance, Usage
 from services.kernel.contracts.term import TermAccepted
 from services.kernel.llm.prompt import Prompt, completion_request
 from services.kernel.llm.reply import read_reply
-from services.kernel.model_settings import ProviderAccess
+from services.kernel.provider_access import ProviderAccess
 from services.stage1.checks import checked_analysis
 from services.stage1.prompt import AnalysisReply, analysis_prompt
 from services.stage2.checks import checked_cards

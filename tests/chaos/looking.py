@@ -24,6 +24,7 @@ from services.kernel import topology
 from services.kernel.contracts.attempt import Attempt
 from services.kernel.contracts.base import Batch
 from services.kernel.contracts.batch import BatchOpened
+from services.kernel.contracts.term import Priority, TermSubmitted
 from services.kernel.errors import PipelineError
 from services.kernel.nats_faults import NATS_FAULTS
 from services.kernel.stream.reading import connected, last_message, subjects_of
@@ -57,23 +58,31 @@ def open_batch(url: str, batch: str, expected: int) -> None:
     on_streams(url, lambda js: js.publish(subject, event.to_bytes()))
 
 
-def publish_terms(url: str, batch: str, words: Iterable[str]) -> None:
+def publish_terms(
+    url: str, batch: str, words: Iterable[str], priority: Priority = "normal"
+) -> None:
     """Returns when all of them are acknowledged."""
     subject = topology.submit_subject(batch)
 
     async def publish(js: JetStreamContext) -> None:
-        pending = list(words)
+        pending = [_submission(word, priority) for word in words]
         while pending:
             portion, pending = pending[:_AT_ONCE], pending[_AT_ONCE:]
-            await asyncio.gather(*(js.publish(subject, word.encode()) for word in portion))
+            await asyncio.gather(*(js.publish(subject, body) for body in portion))
 
     on_streams(url, publish)
 
 
-def submit(url: str, batch: str, words: list[str]) -> None:
+def _submission(word: str, priority: Priority) -> bytes:
+    if priority == "normal":
+        return word.encode()
+    return TermSubmitted(term=word, priority=priority).to_bytes()
+
+
+def submit(url: str, batch: str, words: list[str], priority: Priority = "normal") -> None:
     """The whole batch at once, its end declared."""
     open_batch(url, batch, len(words))
-    publish_terms(url, batch, words)
+    publish_terms(url, batch, words, priority)
 
 
 def finished(url: str, batch: str) -> dict[str, int]:

@@ -35,6 +35,7 @@ POINTS = [
     ("before_publish", STAGES, 0),
     ("after_publish", STAGES, 0),
     ("before_ack", SERVICES, 0),
+    ("before_lane", ("ingest", "stage1"), 0),
 ]
 UNCERTAIN = ("before_call", "after_call")
 
@@ -118,7 +119,8 @@ def _pass_dying(
     before = len(pipeline.deaths())
     for name, deaths in wanted.items():
         (dying_at / name).write_text(str(deaths))
-    submit(pipeline.nats_url, batch, list(terms))
+    urgent = any(name.endswith(".before_lane") for name in wanted)
+    submit(pipeline.nats_url, batch, list(terms), "urgent" if urgent else "normal")
     wait_until_completed(pipeline, batch, within_s=30 * max(wanted.values()))
     left = {name: (dying_at / name).read_text() for name in wanted}
     assert left == dict.fromkeys(wanted, "0"), "not all came to where they were to die"

@@ -24,6 +24,7 @@ from services.kernel.stream.delivery import Delivery, Handler
 from services.kernel.stream.endings import Endings
 from services.kernel.stream.in_hand import InHand
 from services.kernel.stream.incoming import Identity, Incoming, Outgoing
+from services.kernel.stream.lanes import Lanes
 from services.kernel.stream.outgoing import Publisher
 from services.kernel.stream.retry import RetryPolicy
 
@@ -119,6 +120,7 @@ class Stage1:
             publisher=publisher,
             attempts=self.attempts,
             endings=Endings(self.js, "stage1", checkpoint),
+            lanes=Lanes(self.js, publisher, "stage1"),
             in_hand=self.in_hand,
             holding=Holding(self.held.append),
             metrics=self.metrics,

@@ -150,11 +150,36 @@ async def test_a_second_call_of_one_delivery_is_a_call_of_its_own(bucket: KeyVal
     ledger = opened(bucket)
     await ledger.begin(PRINT)
     await ledger.settle("billed", paid_for=paid("0.001"), error="not_json: prose")
-    await ledger.begin("repair")
+    await ledger.begin(PRINT, is_repair=True)
     await ledger.settle("billed", paid_for=paid("0.002"))
     history = await recorded(bucket)
-    assert [a.fingerprint for a in history.attempts] == [PRINT, "repair"]
+    assert [a.fingerprint for a in history.attempts] == [PRINT, PRINT]
+    assert [a.is_repair for a in history.attempts] == [False, True]
     assert (history.calls, history.cost_usd) == (2, Decimal("0.003"))
+
+
+async def test_an_unfit_reply_of_this_delivery_counts_before_its_repair(bucket: KeyValue) -> None:
+    ledger = opened(bucket, max_attempts=2)
+    await ledger.begin(PRINT)
+    assert ledger.has_attempt_left
+    await ledger.settle("billed", error="not_json: prose")
+    assert ledger.has_attempt_left
+    await ledger.begin(PRINT, is_repair=True)
+    await ledger.settle("billed", error="not_json: prose")
+    assert not ledger.has_attempt_left
+
+
+async def test_a_repair_is_left_to_the_hand_that_took_the_last_attempt(bucket: KeyValue) -> None:
+    ledger = opened(bucket, max_attempts=2)
+    await ledger.begin(PRINT)
+    await ledger.settle("billed", error="not_json: prose")
+    other = opened(bucket, max_attempts=2)
+    await other.reopen()
+    await other.mark_started()
+    assert ledger.has_attempt_left  # As far as it knows.
+    with pytest.raises(TakenOver, match="last attempt"):
+        await ledger.begin(PRINT, is_repair=True)
+    assert (await recorded(bucket)).count(0) == 2
 
 
 async def test_only_a_call_can_be_uncertain(bucket: KeyValue) -> None:

@@ -11,11 +11,11 @@ from running_pipeline import Pipeline, invented_words, running_pipeline, until
 
 pytestmark = pytest.mark.timeout(240)
 
-TERMS = 40
+TERMS = 24
 BATCH = "monday"
 FLAGS = ("--latency-ms", "1000")
 SLOWLY = {"CARDFLOW_STAGE1__CONCURRENCY": "1"}
-"""So that a batch takes forty seconds, and commands meet it half done on a slow machine too."""
+"""So that a batch takes 25 seconds, and commands meet it half done on a slow machine too."""
 
 
 def status(pipeline: Pipeline) -> dict[str, Any]:

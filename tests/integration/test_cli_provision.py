@@ -9,9 +9,9 @@ import subprocess
 import nats
 from running_pipeline import cardflow, environment
 
-from services.kernel.topology import BUCKETS, CONSUMERS, STREAMS
+from services.kernel.topology import BUCKETS, SERVICES, STREAMS, consumers_of
 
-EVERYTHING = len(STREAMS) + len(BUCKETS) + len(CONSUMERS)
+EVERYTHING = len(STREAMS) + len(BUCKETS) + sum(len(consumers_of(name)) for name in SERVICES)
 
 
 def provision(url: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:

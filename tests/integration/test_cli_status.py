@@ -49,6 +49,9 @@ async def test_the_status_follows_a_batch_to_its_end(
         "cost_usd": 0.0,
         "state": "running",
         "paused": {},
+        "waiting": {},
+        "routes": [],
+        "out_of_money": [],
     }
     await finish(js, "b1", "물")
     assert (await status(nats_server, "b1"))["state"] == "running"

@@ -13,6 +13,7 @@ from nats.js.api import StreamConfig
 from nats.js.errors import NotFoundError
 
 from services.kernel import topology
+from services.kernel.circumstances import Circumstances
 from services.kernel.contracts.dead_letter import DeadLetter
 from services.kernel.errors import (
     Outage,
@@ -92,12 +93,12 @@ async def test_a_transient_error_is_tried_again_after_its_delay_and_counted(
 async def test_after_the_last_attempt_a_message_is_a_dead_letter_with_its_story(
     nc: Client, js: JetStreamContext
 ) -> None:
-    def unfit(detail: str) -> ReplyRejected:
-        error = ReplyRejected("not_json", detail)
+    def cut_off(detail: str) -> TransientError:
+        error = TransientError(detail)
         error.__cause__ = ValueError("line 1")
         return error
 
-    handler = Failing(unfit("one"), unfit("two"), unfit("three"))
+    handler = Failing(cut_off("one"), cut_off("two"), cut_off("three"))
     stage = await Stage1(js, handler).open()
     await stage.accept(body='{"term": "책"}'.encode())
     wire = await Wire.tapped(nc)
@@ -105,14 +106,25 @@ async def test_after_the_last_attempt_a_message_is_a_dead_letter_with_its_story(
     await eventually(lambda: wire.order[-2:] == ["dead", "+ACK"])
     letter = await stage.letter()
     assert letter is not None
-    assert (letter.reason, letter.error, letter.term) == ("not_json", "ReplyRejected", "책")
-    assert letter.message == "not_json: three"
+    assert (letter.reason, letter.error) == ("attempts_used_up", "TransientError")
+    assert (letter.term, letter.message) == ("책", "three")
     assert letter.causes == ("ValueError: line 1",)
     assert letter.original_payload == '{"term": "책"}'.encode()
     assert letter.original_subject == topology.accepted_subject(BATCH, "t1")
     assert letter.history.count(0) == 3
     await eventually(stage.is_settled)
     assert stage.count("dead") == 1
+
+
+async def test_a_reply_that_stayed_unfit_is_a_dead_letter_at_once(js: JetStreamContext) -> None:
+    handler = Failing(ReplyRejected("schema", "no ipa"))
+    stage = await Stage1(js, handler).open()
+    await stage.accept()
+    await stage.deliver()
+    letter = await stage.letter()
+    assert letter is not None
+    assert (letter.reason, letter.message) == ("schema", "schema: no ipa")
+    assert (handler.calls, stage.count("retried")) == (1, 0)
 
 
 async def test_a_permanent_error_is_a_dead_letter_at_once(js: JetStreamContext) -> None:
@@ -268,7 +280,7 @@ async def test_a_term_of_a_cancelled_batch_ends_on_record_and_without_a_call(
     js: JetStreamContext,
 ) -> None:
     handler = PaysOnce()
-    stage = await Stage1(js, handler, cancelled={BATCH}).open()
+    stage = await Stage1(js, handler, circumstances=Circumstances(cancelled={BATCH})).open()
     await stage.accept()
     await stage.deliver()
     await eventually(stage.is_settled)
@@ -282,6 +294,24 @@ async def test_a_term_of_a_cancelled_batch_ends_on_record_and_without_a_call(
     assert stage.count("duplicate") == 1
 
 
+async def test_a_term_of_a_batch_over_its_budget_is_put_off_without_work_or_attempt(
+    js: JetStreamContext,
+) -> None:
+    handler, circumstances = PaysOnce(), Circumstances()
+    stage = await Stage1(js, handler, circumstances=circumstances).open()
+    await stage.accept()
+    await (await stage.fetch()).nak()
+    circumstances.unaffordable.add(BATCH)
+    await stage.deliver()
+    assert (handler.calls, stage.count("deferred"), await stage.letter()) == (0, 1, None)
+    circumstances.unaffordable.discard(BATCH)
+    await stage.deliver()
+    await eventually(stage.is_settled)
+    ledger = stage.ledger()
+    await ledger.reopen()
+    assert (handler.calls, ledger.history.calls) == (1, 1)
+
+
 async def test_a_batch_that_is_cancelled_before_the_call_pays_nothing(
     js: JetStreamContext,
 ) -> None:
@@ -293,7 +323,7 @@ async def test_a_batch_that_is_cancelled_before_the_call_pays_nothing(
         await ledger.begin("fingerprint")
         return await analyze(incoming)
 
-    stage = await Stage1(js, waits, cancelled=cancelled).open()
+    stage = await Stage1(js, waits, circumstances=Circumstances(cancelled=cancelled)).open()
     await stage.accept()
     await (await stage.fetch()).nak()
     await stage.deliver()
@@ -305,7 +335,7 @@ async def test_a_batch_that_is_cancelled_before_the_call_pays_nothing(
 
 async def test_what_is_paid_for_goes_on_when_its_batch_is_cancelled(js: JetStreamContext) -> None:
     """Its replica died between the answer and the publish: the rest of its way costs nothing."""
-    stage = await Stage1(js, analyze, cancelled={BATCH}).open()
+    stage = await Stage1(js, analyze, circumstances=Circumstances(cancelled={BATCH})).open()
     await stage.accept()
     message = await stage.fetch()
     dying = stage.ledger()
@@ -318,7 +348,7 @@ async def test_what_is_paid_for_goes_on_when_its_batch_is_cancelled(js: JetStrea
 
 
 async def test_what_is_finished_stays_when_its_batch_is_cancelled(js: JetStreamContext) -> None:
-    stage = await Stage1(js, analyze, cancelled={BATCH}).open()
+    stage = await Stage1(js, analyze, circumstances=Circumstances(cancelled={BATCH})).open()
     await js.publish(topology.analyzed_subject(BATCH, "t1"), b"finished before")
     await stage.accept()
     await stage.deliver()

@@ -25,6 +25,7 @@ from services.kernel.settings import NatsSettings
 from services.kernel.stream.outgoing import is_duplicate
 
 SETTINGS = NatsSettings(stream_max_mib=64)
+CONSUMERS = [c for service in topology.SERVICES for c in topology.consumers_of(service)]
 NAMES = [s.name for s in topology.STREAMS] + [f"KV_{b.name}" for b in topology.BUCKETS]
 
 
@@ -44,11 +45,11 @@ def told(drifts: list[Drift]) -> set[tuple[str, str, str]]:
 
 async def test_an_empty_server_gets_everything(empty: JetStreamContext) -> None:
     drifts = await provision(empty, SETTINGS)
-    assert len(drifts) == len(NAMES) + len(topology.CONSUMERS)
+    assert len(drifts) == len(NAMES) + len(CONSUMERS)
     assert all(drift.changed and drift.setting == "exists" for drift in drifts)
     assert "stream TERMS: created" in map(str, drifts)
     assert await stream_names(empty) == set(NAMES)
-    for consumer in topology.CONSUMERS.values():
+    for consumer in CONSUMERS:
         config = (await empty.consumer_info(consumer.stream, consumer.durable)).config
         assert config.ack_policy == AckPolicy.EXPLICIT
         assert (config.max_deliver, config.ack_wait) == (-1, SETTINGS.ack_wait_s)
@@ -61,7 +62,7 @@ async def test_doing_it_again_changes_nothing(js: JetStreamContext) -> None:
 
 async def test_a_check_reports_and_creates_nothing(empty: JetStreamContext) -> None:
     drifts = await provision(empty, SETTINGS, check_only=True)
-    assert len(drifts) == len(NAMES) + len(topology.CONSUMERS)
+    assert len(drifts) == len(NAMES) + len(CONSUMERS)
     assert not any(drift.changed for drift in drifts)
     assert "consumer ingest: missing" in map(str, drifts)
     assert await stream_names(empty) == set()
@@ -89,7 +90,7 @@ async def test_a_changed_bound_is_reported_and_then_brought_up_to_date(
 async def test_a_changed_ack_wait_reaches_the_consumers_that_exist(js: JetStreamContext) -> None:
     settings = NatsSettings(stream_max_mib=64, ack_wait_s=45)
     checked = await provision(js, settings, check_only=True)
-    assert told(checked) == {("consumer", s, "ack_wait") for s in topology.SERVICES} | {
+    assert told(checked) == {("consumer", c.durable, "ack_wait") for c in CONSUMERS} | {
         ("bucket", "KV_CLAIMS", "max_age"),
         ("bucket", "KV_CLAIMS", "duplicate_window"),
     }
@@ -222,6 +223,41 @@ async def test_a_lost_stream_is_filled_again_by_the_service_that_writes_it(
     [again] = await reader.fetch(1, timeout=5)
     assert again.data == b"x"
     assert await provision(js, SETTINGS) == []
+
+
+async def test_lost_lanes_are_filled_again_by_both_stages_that_read_them(
+    js: JetStreamContext,
+) -> None:
+    for service in ("stage1", "stage2"):
+        stream = topology.CONSUMERS[service].stream
+        subject = topology.CONSUMERS[service].subjects[0].replace("*", "b1")
+        await js.publish(subject, b"x")
+        reader = await js.pull_subscribe_bind(service, stream=stream)
+        [message] = await reader.fetch(1, timeout=5)
+        await message.ack_sync()
+    await js.delete_stream("LANES")
+    repaired = list(map(str, await provision(js, SETTINGS)))
+    assert "stream LANES: created; filled again by stage1 and stage2" in repaired
+    assert (await js.consumer_info("TERMS", "stage1")).num_pending == 1
+    assert (await js.consumer_info("ANALYSES", "stage2")).num_pending == 1
+    assert await provision(js, SETTINGS) == []
+
+
+async def test_a_copy_leaves_its_lane_with_its_ack_and_the_first_one_wins_until_then(
+    js: JetStreamContext,
+) -> None:
+    subject = topology.lane_subject(topology.accepted_subject("b1", "t1"), "bulk")
+    await js.publish(subject, b"first")
+    with pytest.raises(APIError) as refused:
+        await js.publish(subject, b"second")
+    assert is_duplicate(refused.value)
+    reader = await js.pull_subscribe_bind("stage1-bulk", stream="LANES")
+    [message] = await reader.fetch(1, timeout=5)
+    with pytest.raises(APIError):
+        await js.publish(subject, b"second")
+    assert message.data == b"first"
+    await message.ack_sync()
+    await js.publish(subject, b"second")
 
 
 async def test_a_repair_that_was_broken_off_is_completed_by_the_next(

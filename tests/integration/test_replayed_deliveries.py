@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from datetime import datetime
 
 import pytest
@@ -13,8 +14,9 @@ from services.cli.letters.letters import Letter, Wanted, find_letter, read_lette
 from services.cli.letters.replaying import replay
 from services.ingest.handler import AcceptTerms, identify_submission
 from services.kernel import topology
+from services.kernel.circumstances import Circumstances
 from services.kernel.contracts.identity import refusal_id
-from services.kernel.errors import PermanentError, ReplyRejected
+from services.kernel.errors import PermanentError, TransientError
 from services.kernel.holding import Holding
 from services.kernel.metrics import Metrics
 from services.kernel.stream.attempt_store import AttemptStore
@@ -23,6 +25,7 @@ from services.kernel.stream.delivery import Delivery, Handler
 from services.kernel.stream.endings import Endings
 from services.kernel.stream.in_hand import InHand
 from services.kernel.stream.incoming import Incoming, Outgoing, identity_of_subject
+from services.kernel.stream.lanes import Lanes
 from services.kernel.stream.outgoing import Publisher
 
 BATCH = "b1"
@@ -34,26 +37,36 @@ NEXT = {
 
 
 async def deliver(
-    js: JetStreamContext, service: topology.ServiceName, handle: Handler, times: int = 1
+    js: JetStreamContext,
+    service: topology.ServiceName,
+    handle: Handler,
+    times: int = 1,
+    *,
+    lane: topology.Lane | None = None,
+    cancelled: Container[str] = (),
 ) -> None:
-    """What the service does with the next messages of its stream."""
+    """What the service does with the next messages of its stream, or of a lane."""
     stream, subject_of = NEXT[service]
     metrics = Metrics(service)
+    publisher = Publisher(js, timeout_s=2)
     delivery = Delivery(
         service,
         handle,
-        publisher=Publisher(js, timeout_s=2),
+        publisher=publisher,
         attempts=AttemptStore(await js.key_value(topology.ATTEMPTS.name), service),
         endings=Endings(js, service, Checkpoint(js, stream.name, subject_of)),
+        lanes=Lanes(js, publisher, service),
         policy=QUICK,
         in_hand=InHand(metrics, ack_wait_s=20),
         holding=Holding(lambda _reason: None),
         metrics=metrics,
+        circumstances=Circumstances(cancelled=cancelled),
         identify=identify_submission if service == "ingest" else identity_of_subject,
         jitter=lambda: 0.0,
     )
-    source = topology.CONSUMERS[service].stream
-    subscription = await js.pull_subscribe_bind(durable=service, stream=source)
+    durable = f"{service}-{lane}" if lane else service
+    [source] = [c.stream for c in topology.consumers_of(service) if c.durable == durable]
+    subscription = await js.pull_subscribe_bind(durable=durable, stream=source)
     for _ in range(times):
         [message] = await subscription.fetch(1, timeout=5)
         await delivery(message)
@@ -81,7 +94,7 @@ async def replays_on(js: JetStreamContext, stream: topology.Stream, subject: str
 async def test_a_term_that_dies_again_keeps_its_beginning_and_adds_to_its_history(
     js: JetStreamContext,
 ) -> None:
-    stage = await Stage1(js, Failing(*[ReplyRejected("schema", "no ipa")] * 9)).open()
+    stage = await Stage1(js, Failing(*[TransientError("reset")] * 9)).open()
     await stage.accept()
     first_at: datetime | None = None
     for replays in range(3):

@@ -31,7 +31,8 @@ from nats.js import JetStreamContext
 
 from services.cli.machine.nats_server import EmbeddedServer, binary, free_port
 from services.kernel import topology
-from services.kernel.app import Connected, Frame, Service
+from services.kernel.app import Frame, Service
+from services.kernel.connected import Connected
 from services.kernel.metrics import Metrics
 from services.kernel.provisioning.provision import provision
 from services.kernel.settings import (
@@ -499,12 +500,13 @@ def environment(**added: str) -> dict[str, str]:
 @pytest.mark.parametrize("name", topology.SERVICES)
 def test_no_subscriber_loses_messages_by_a_librarys_default(name: str) -> None:
     app = importlib.import_module(f"services.{name}.app").app
-    [subscriber] = app.broker.subscribers
-    consumer = topology.CONSUMERS[name]  # type: ignore[index]
-    assert subscriber.ack_policy is AckPolicy.MANUAL
-    assert subscriber.stream.declare is False
-    assert (subscriber.stream.name, subscriber.config.durable_name) == (consumer.stream, name)
-    assert subscriber.config.max_deliver == -1
+    consumers = topology.consumers_of(name)  # type: ignore[arg-type]
+    read = sorted((s.stream.name, s.config.durable_name) for s in app.broker.subscribers)
+    assert read == sorted((consumer.stream, consumer.durable) for consumer in consumers)
+    for subscriber in app.broker.subscribers:
+        assert subscriber.ack_policy is AckPolicy.MANUAL
+        assert subscriber.stream.declare is False
+        assert subscriber.config.max_deliver == -1
     assert app.broker._connection_kwargs["max_reconnect_attempts"] == -1
     assert app.broker.config.graceful_timeout > 0
 

@@ -28,7 +28,7 @@ class Books:
         self._claims: dict[str, list[_Claimed]] = {}
         self._token_of: dict[int, str | None] = {}
         self._claims_bucket = world.broker.bucket(topology.CLAIMS)
-        self._claims_bucket.on_stored = self._on_claim
+        self._claims_bucket.listeners.append(self._on_claim)
         self.unrecorded: list[str] = []
         self.collisions: list[str] = []
 

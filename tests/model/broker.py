@@ -44,13 +44,13 @@ class Stored:
 
 @dataclass
 class Stream:
-    """One stream or bucket. While `is_full` it takes nothing; `on_stored` hears what it took."""
+    """One stream or bucket. While `is_full` it takes nothing; `listeners` hear what it took."""
 
     config: StreamConfig
     clock: Callable[[], float]
     messages: dict[int, Stored] = field(default_factory=dict)
     is_full: bool = False
-    on_stored: Callable[[Stored], None] = lambda _stored: None
+    listeners: list[Callable[[Stored], None]] = field(default_factory=list)
     _last: dict[str, int] = field(default_factory=dict)
     _sequence: int = 0
 
@@ -88,7 +88,8 @@ class Stream:
         stored = Stored(subject, data, dict(headers), self._sequence, self.clock())
         self.messages[stored.sequence] = stored
         self._last[subject] = stored.sequence
-        self.on_stored(stored)
+        for listener in self.listeners:
+            listener(stored)
         return _json({"stream": self.config.name, "seq": stored.sequence})
 
     def purge(self, subject: str, below: int) -> Reply:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from random import Random
 
 from model.broker import Stored, Stream
+from nats.js.api import RetentionPolicy
+
+from services.kernel import topology
 
 _EPOCH_NS = 1_770_000_000 * 10**9
 
@@ -23,7 +26,7 @@ class Handed:
 
 
 class Consumer:
-    """Hands out what stands on a stream until it is acknowledged.
+    """Hands out what stands on its subjects of a stream until it is acknowledged.
 
     A puller that died without a word still gets one message, as a pull request on a real server
     does; the message then waits out its ack_wait.
@@ -32,7 +35,7 @@ class Consumer:
     def __init__(
         self,
         stream: Stream,
-        durable: str,
+        reads: topology.Consumer,
         *,
         ack_wait_s: float,
         max_ack_pending: int,
@@ -40,7 +43,8 @@ class Consumer:
         random: Random,
     ) -> None:
         self.stream = stream
-        self._durable = durable
+        self._durable = reads.durable
+        self._prefix = reads.subjects[0].partition("*")[0]
         self._ack_wait_s = ack_wait_s
         self._max_ack_pending = max_ack_pending
         self._loop = loop
@@ -48,11 +52,11 @@ class Consumer:
         self._pullers: deque[Callable[[Handed], None]] = deque()
         self.was_begun_anew = False
         self._begin()
-        stream.on_stored = self._on_stored
+        stream.listeners.append(self._on_stored)
 
     def _begin(self) -> None:
         self._handed = 0
-        self._due: list[int] = list(self.stream.messages)
+        self._due: list[int] = [s for s, m in self.stream.messages.items() if self._reads(m)]
         self._pending: dict[int, asyncio.TimerHandle] = {}
         self._deliveries: dict[int, int] = {}
         self.acked: set[int] = set()
@@ -76,7 +80,11 @@ class Consumer:
     @property
     def unanswered(self) -> dict[int, Stored]:
         """What has still to be delivered, or to be answered."""
-        return {s: m for s, m in self.stream.messages.items() if s not in self.acked}
+        messages = self.stream.messages.items()
+        return {s: m for s, m in messages if s not in self.acked and self._reads(m)}
+
+    def _reads(self, stored: Stored) -> bool:
+        return stored.subject.startswith(self._prefix)
 
     def pull(self, puller: Callable[[Handed], None]) -> None:
         """Asks for one message, which `puller` gets as soon as there is one."""
@@ -95,6 +103,9 @@ class Consumer:
         if payload in (b"", b"+ACK"):
             self._pending.pop(int(sequence)).cancel()
             self.acked.add(int(sequence))
+            stored = self.stream.messages.get(int(sequence))
+            if stored and self.stream.config.retention is RetentionPolicy.WORK_QUEUE:
+                self.stream.drop(stored)
             self._hand_out()
         elif payload.startswith(b"-NAK"):
             options = json.loads(payload[4:] or b"{}")
@@ -103,8 +114,9 @@ class Consumer:
             self._wait(int(sequence), self._ack_wait_s)
 
     def _on_stored(self, stored: Stored) -> None:
-        self._due.append(stored.sequence)
-        self._hand_out()
+        if self._reads(stored):
+            self._due.append(stored.sequence)
+            self._hand_out()
 
     def _hand_out(self) -> None:
         while self._due and self._pullers and len(self._pending) < self._max_ack_pending:

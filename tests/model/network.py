@@ -39,6 +39,7 @@ KINDS = {
     "ledger": "$KV.ATTEMPTS.",
     "claim": "$KV.CLAIMS.",
     "cache": "$KV.COMPLETIONS.",
+    "money": "$KV.FLEET.",
     "read": "$JS.API.DIRECT.GET.",
     "answer": "$JS.ACK.",
     "output": "",

@@ -30,6 +30,8 @@ def broken(world: World) -> list[str]:
         *_nothing_paid_twice(world),
         *_every_call_recorded(world),
         *_attempts_bounded(world),
+        *_repairs_bounded(world),
+        *_budgets_kept(world),
         *(f"a worker ended: {crash}" for crash in world.crashes),
     ]
 
@@ -41,6 +43,7 @@ def broken_at_the_end(world: World) -> list[str]:
         found += [f"P1 {service} never ended {m.subject}" for m in consumer.unanswered.values()]
     if world.was_peaceful:
         found += _each_asked_once(world)
+        found += _every_cent_settled(world)
     return found
 
 
@@ -48,7 +51,11 @@ def _nothing_lost(world: World) -> Iterator[str]:
     letters = world.broker.streams[topology.DEAD_LETTERS.name]
     for stage in STAGES:
         outputs = world.broker.streams[stage.next_stream.name]
-        awaited = {m.subject for m in world.consumers[stage.service].unanswered.values()}
+        awaited = {
+            topology.source_of(message.subject)[0]
+            for reads in topology.consumers_of(stage.service)
+            for message in world.consumers[reads.durable].unanswered.values()
+        } | world.lost_copies
         for subject in world.broker.streams[stage.stream.name].subjects():
             batch, id_ = subject.split(".")[-2:]
             ends = {
@@ -126,6 +133,18 @@ def _attempts_bounded(world: World) -> Iterator[str]:
             yield f"P3 {letter.address} was paid for and is dead: {letter.record.message}"
 
 
+def _repairs_bounded(world: World) -> Iterator[str]:
+    """One for an unfit reply, and none for another reason."""
+    for key, history in world.ledgers().items():
+        asked = [a for a in history.attempts if a.fingerprint and a.outcome != "throttled"]
+        unfit = sum(a.outcome == "billed" and a.error is not None for a in asked)
+        repairs = [place for place, attempt in enumerate(asked) if attempt.is_repair]
+        if len(repairs) > unfit:
+            yield f"{key}: {len(repairs)} repairs of {unfit} unfit replies"
+        if any(asked[place - 1].is_repair for place in repairs if place):
+            yield f"{key}: a repair of a repair"
+
+
 def _stretches(attempts: Iterable[Attempt], replay: int) -> list[list[Attempt]]:
     """The attempts of a replay, each stretch up to its answer; the last one has none.
 
@@ -150,6 +169,34 @@ def _each_asked_once(world: World) -> Iterator[str]:
         if history.calls > 1 or history.uncertain:
             yield f"{key} records {history.calls} calls, {history.uncertain} of them uncertain"
     yield from (f"{letter.address} died in peace" for letter in world.letters())
+
+
+def _budgets_kept(world: World) -> Iterator[str]:
+    """Nothing was charged that the account had not set aside, and never more than the limit."""
+    accounts = world.accounts()
+    day = world.limits.day_usd
+    day_usd = sum((a.total_usd for k, a in accounts.items() if ".day." in k), Decimal(0))
+    stage_usd = sum((a.total_usd for k, a in accounts.items() if ".stage." in k), Decimal(0))
+    batch_usd = sum((a.total_usd for k, a in accounts.items() if ".batch." in k), Decimal(0))
+    charged = sum((call.charged_usd for call in world.provider.calls), Decimal(0))
+    for kind, usd in (("day", day_usd), ("stage", stage_usd), ("batch", batch_usd)):
+        if charged > usd:
+            yield f"P4 {charged} $ were charged, {kind} accounts have {usd} $"
+    for key, account in accounts.items():
+        limit = day if ".day." in key else account.limit_usd if ".batch." in key else None
+        if limit is not None and account.total_usd > limit:
+            yield f"P4 {key}: {account.total_usd} $ of {limit} $"
+
+
+def _every_cent_settled(world: World) -> Iterator[str]:
+    """Nobody died and no write was lost: what was charged is settled, and nothing is uncertain."""
+    charged = sum((call.charged_usd for call in world.provider.calls), Decimal(0))
+    for kind in ("day", "stage", "batch"):
+        found = [a for key, a in world.accounts().items() if f".{kind}." in key]
+        settled = sum((a.all_settled_usd for a in found), Decimal(0))
+        total = sum((a.total_usd for a in found), Decimal(0))
+        if not charged == settled == total:
+            yield f"P4 {charged} $ were charged, {kind}: {settled} $ settled, {total} $ in all"
 
 
 def _by_fingerprint(world: World) -> dict[str, list[Attempt]]:

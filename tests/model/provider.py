@@ -33,7 +33,8 @@ class Mood(Enum):
     FIT = "serves it"
     SLOW = "serves it late"
     PROSE = "bills an answer that is no JSON"
-    UNFIT = "bills an answer that can't be used"
+    UNFIT = "bills an answer that was cut short"
+    FILTERED = "bills an answer without text"
     BUSY = "429"
     BUSY_LONG = "429 for a minute"
     BROKEN = "503"
@@ -48,6 +49,7 @@ BILLED = {
     Mood.CUT_OFF: FIT_USD,
     Mood.PROSE: UNFIT_USD,
     Mood.UNFIT: UNFIT_USD,
+    Mood.FILTERED: UNFIT_USD,
 }
 PEACEFUL = (Mood.FIT, Mood.SLOW, Mood.BUSY, Mood.BUSY_LONG)
 """After these every call has one known end, and throttling uses no attempt."""
@@ -126,7 +128,9 @@ def _answer(call: Call, request: CompletionRequest) -> Completion:
         case Mood.PROSE:
             return _completion(call, "I'd rather not.")
         case Mood.UNFIT:
-            raise UnfitCompletion("length", "cut short", _completion(call, "{"))
+            raise UnfitCompletion("finish_length", "cut short", _completion(call, "{"))
+        case Mood.FILTERED:
+            raise UnfitCompletion("finish_content_filter", "filtered", _completion(call, ""))
         case Mood.BUSY:
             raise Throttled("429", retry_after_s=3)
         case Mood.BUSY_LONG:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from decimal import Decimal
+from typing import get_args
 
 import pytest
 import structlog
@@ -28,11 +30,25 @@ from model.provider import Mood
 from model.replica import STAGES
 from model.world import World
 
+from services.kernel.contracts.term import Priority
+from services.kernel.topology import consumers_of
+
 TERMS = ("책", "물")
 BATCHES = ("b1", "b2", "b3")
 """Only the last one is ever cancelled."""
 REPLICAS_MAX = 3
-FULL = ("ANALYSES", "CARDS", "DEAD_LETTERS", "KV_COMPLETIONS", "KV_ATTEMPTS", "KV_CLAIMS")
+FULL = (
+    "ANALYSES",
+    "CARDS",
+    "LANES",
+    "DEAD_LETTERS",
+    "KV_COMPLETIONS",
+    "KV_ATTEMPTS",
+    "KV_CLAIMS",
+    "KV_FLEET",
+)
+BUDGETS_USD = tuple(map(Decimal, ("0.001", "0.002", "0.005", "0.02")))
+"""Of no call, of one, of two, of ten."""
 MOMENTS_S = (0.002, 0.005, 0.01, 0.02, 0.05)
 WHILES_S = (0.3, 0.6, 2.0, 8.0)
 AGES_S = (25.0, 90.0)
@@ -40,8 +56,14 @@ _HEALED_WITHIN_S = 3_600.0
 _LOOK_S = 60.0
 _JOURNAL_LINES = 120
 
-submissions = st.tuples(st.sampled_from(TERMS), st.sampled_from(BATCHES))
+submissions = st.tuples(
+    st.sampled_from(TERMS), st.sampled_from(BATCHES), st.sampled_from(get_args(Priority))
+)
+Submission = tuple[str, str, Priority]
 stages = st.sampled_from([stage.service for stage in STAGES])
+durables = st.sampled_from(
+    [reads.durable for stage in STAGES for reads in consumers_of(stage.service)]
+)
 
 
 class DeliveryModel(RuleBasedStateMachine):
@@ -51,26 +73,46 @@ class DeliveryModel(RuleBasedStateMachine):
         number=st.integers(0, 2**16),
         accepted=st.lists(submissions, min_size=1, max_size=4),
         moods=st.lists(st.sampled_from(Mood), max_size=8),
+        budget=st.none() | st.sampled_from(BUDGETS_USD),
     )
-    def open_world(self, number: int, accepted: list[tuple[str, str]], moods: list[Mood]) -> None:
+    def open_world(
+        self,
+        number: int,
+        accepted: list[Submission],
+        moods: list[Mood],
+        budget: Decimal | None,
+    ) -> None:
         """With work at hand from the beginning, and a provider that may be in no good mood."""
         self.world = World(number)
+        self.world.set_budget(budget)
         self.world.provider.moods.extend(moods)
         for stage in STAGES:
             self.world.start_replica(stage.service)
-        for term, batch in accepted:
-            self.world.accept(term, batch)
+        for submission in accepted:
+            self.world.accept(*submission)
 
     # What people do.
 
     @rule(submission=submissions)
-    def accept(self, submission: tuple[str, str]) -> None:
-        """Also twice, and the same term in another batch: the same completion."""
+    def accept(self, submission: Submission) -> None:
+        """Also twice, with another priority, and the same term in another batch."""
         self.world.accept(*submission)
 
     @rule()
     def cancel_a_batch(self) -> None:
         self.world.cancel(BATCHES[-1])
+
+    @precondition(lambda self: self.world.limits.day_usd is not None)
+    @rule(more=st.sampled_from(BUDGETS_USD))
+    def raise_the_budget(self, more: Decimal) -> None:
+        day_usd = self.world.limits.day_usd
+        assert day_usd is not None
+        self.world.set_budget(day_usd + more)
+
+    @precondition(lambda self: self.world.is_whole)
+    @rule(batch=st.sampled_from(BATCHES), more=st.sampled_from(BUDGETS_USD))
+    def give_a_batch_a_budget_or_raise_it(self, batch: str, more: Decimal) -> None:
+        self.world.raise_batch_budget(batch, more)
 
     @precondition(lambda self: self.world.is_whole and self.world.letters())
     @rule(place=st.integers(0, 10))
@@ -104,10 +146,14 @@ class DeliveryModel(RuleBasedStateMachine):
         if living:
             self.world.stop_replica(living[place % len(living)])
 
-    @rule(stage=stages)
-    def hand_everything_out_again(self, stage: str) -> None:
+    @rule(durable=durables)
+    def hand_everything_out_again(self, durable: str) -> None:
         """As after the consumer was made anew, or a whole stream was sent again."""
-        self.world.consumers[stage].begin_anew()
+        self.world.consumers[durable].begin_anew()
+
+    @rule()
+    def lose_the_lanes(self) -> None:
+        self.world.lose_the_lanes()
 
     # What goes wrong. Each rule sets a state instead of changing it: that makes short examples.
 
@@ -133,9 +179,9 @@ class DeliveryModel(RuleBasedStateMachine):
     def take_the_broker_away_or_bring_it_back(self, is_down: bool) -> None:
         self.world.network.set_down(is_down)
 
-    @rule(stage=stages)
-    def crash_the_broker(self, stage: str) -> None:
-        self.world.consumers[stage].count_less()
+    @rule(durable=durables)
+    def crash_the_broker(self, durable: str) -> None:
+        self.world.consumers[durable].count_less()
 
     @rule(name=st.sampled_from(FULL), is_full=st.booleans())
     def fill_or_empty(self, name: str, is_full: bool) -> None:

@@ -9,21 +9,23 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from pydantic import SecretStr
+from unit.pace_fakes import MemoryBucket
+from unit.route_fakes import route_on, routes_of
 
 from services.kernel.contracts.attempt import Attempt, AttemptHistory, Outcome
+from services.kernel.contracts.base import Batch
 from services.kernel.contracts.provenance import Usage
 from services.kernel.errors import Outage
 from services.kernel.holding import Holding
 from services.kernel.llm.asker import Asker
-from services.kernel.llm.budget import NoBudget
+from services.kernel.llm.budget import Reservation
 from services.kernel.llm.calling import Caller
 from services.kernel.llm.claims import Claim
-from services.kernel.llm.prompt import CompletionRequest
-from services.kernel.llm.provider import Completion
-from services.kernel.llm.rate_limit import RateLimit
-from services.kernel.llm.routes import SingleRoute
+from services.kernel.llm.prompt import CompletionRequest, Inquiry
+from services.kernel.llm.provider import Completion, Provider
 from services.kernel.metrics import Metrics
-from services.kernel.model_settings import ProviderAccess, ProviderKind, StageSettings
+from services.kernel.model_settings import ProviderKind, StageSettings
+from services.kernel.provider_access import ProviderAccess
 
 Journal = list[str]
 Scripted = Completion | Exception
@@ -51,6 +53,18 @@ def completion(text: str = "{}", *, cost_usd: str = "0.002") -> Completion:
         generation_id="gen-1",
         usage=Usage(prompt_tokens=100, completion_tokens=50, cost_usd=Decimal(cost_usd)),
     )
+
+
+class NoBudget:
+    """Money without end; nobody counts. Implements `kernel.llm.budget.Budget`."""
+
+    @asynccontextmanager
+    async def reserve(self, inquiry: Inquiry, batch: Batch) -> AsyncIterator[Reservation]:
+        yield self
+
+    def settle(self, cost_usd: Decimal) -> None: ...
+
+    def keep(self) -> None: ...
 
 
 class FakeProvider:
@@ -99,6 +113,11 @@ class MemoryLedger:
         self._journal = journal
         self.history = AttemptHistory(attempts=tuple(earlier))
         self.away_for = 0
+        self.max_attempts = 5
+
+    @property
+    def has_attempt_left(self) -> bool:
+        return self.used < self.max_attempts
 
     @property
     def used(self) -> int:
@@ -108,9 +127,10 @@ class MemoryLedger:
     def last(self) -> Attempt:
         return self.history.attempts[-1]
 
-    async def begin(self, fingerprint: str) -> str:
-        self._journal.append("begin")
-        self._store([*self.history.attempts, started(fingerprint, f"call-{self.used + 1}")])
+    async def begin(self, fingerprint: str, *, is_repair: bool = False) -> str:
+        self._journal.append("begin repair" if is_repair else "begin")
+        call = started(fingerprint, f"call-{self.used + 1}")
+        self._store([*self.history.attempts, call.model_copy(update={"is_repair": is_repair})])
         return self.last.id
 
     async def settle(
@@ -213,6 +233,7 @@ class Asking:
         earlier: Iterable[Attempt] = (),
         stage: StageSettings | None = None,
         provider_access: Callable[[], ProviderAccess] = access,
+        provider: Provider | None = None,
     ) -> None:
         self.journal: Journal = []
         self.time = FakeTime(self.journal)
@@ -225,11 +246,16 @@ class Asking:
         self.stage = stage or StageSettings()
         self.troubles: list[str | None] = []
         self.holds: list[str | None] = []
-        self.routes = SingleRoute(
+        self.route = route_on(
+            MemoryBucket(),
+            self.time.clock,
             self.access,
-            self.provider,
-            RateLimit(0, clock=self.time.clock, sleep=self.time.sleep),
-            note_trouble=self.troubles.append,
+            provider or self.provider,
+            metrics=self.metrics,
+            note_trouble=self._note_trouble,
+        )
+        self.routes = routes_of(
+            [self.route], self.time.clock, self.time.sleep, note_trouble=self._note_trouble
         )
         self.caller = Caller(
             self.routes,
@@ -248,6 +274,11 @@ class Asking:
             clock=self.time.clock,
             sleep=self.time.sleep,
         )
+
+    def _note_trouble(self, reason: str | None) -> None:
+        """What is told again while calls wait is told once here."""
+        if self.troubles[-1:] != [reason]:
+            self.troubles.append(reason)
 
     def next_term(self) -> None:
         """What is asked from now on is for another term, or for the same in another batch."""

@@ -94,6 +94,8 @@ def _bill_as_json(bill: Tally) -> dict[str, Any]:
         "uncertain": bill.uncertain,
         "throttled": bill.throttled,
         "cost_usd": float(bill.cost_usd),
+        "repairs": bill.repairs,
+        "repair_cost_usd": float(bill.repair_cost_usd),
     }
 
 
@@ -131,10 +133,11 @@ def _terms(account: Account) -> Table:
 
 
 def _calls(account: Account) -> Table:
-    table = _table("calls", "billed", "uncertain", "turned away", "cached", "cost $")
+    table = _table("calls", "billed", "uncertain", "turned away", "repairs", "cached", "cost $")
     for batch in account.batches:
         bill = batch.bill
-        counts = (bill.calls, bill.billed, bill.uncertain, bill.throttled, batch.cached)
+        calls = (bill.calls, bill.billed, bill.uncertain, bill.throttled, bill.repairs)
+        counts = (*calls, batch.cached)
         table.add_row(printable(batch.record.batch), *map(str, counts), f"{bill.cost_usd:.6f}")
     return table
 

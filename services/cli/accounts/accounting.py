@@ -3,7 +3,7 @@
 every submission is accepted, refused, or still with ingest
 accepted = finished + dead + cancelled + in flight, by id, and no id in two of them; what is in
 flight is still to be delivered
-for every fingerprint at most one billed success
+for every fingerprint at most one billed success, and one more after each purge of the cache
 what a card says that it cost is what was recorded when it was paid
 what the provider saw and charged is what was recorded, give or take the uncertain calls
 """
@@ -13,10 +13,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
+from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
 from services.kernel.contracts.attempt import Attempt, AttemptHistory
+from services.kernel.contracts.cache import CachePurge
 
 Identity = Literal["submissions", "terms", "outputs", "fingerprints", "money", "provider"]
 
@@ -203,18 +206,48 @@ def _is_as_recorded(said: Paid, history: AttemptHistory) -> bool:
     return 0 <= unsaid_calls <= history.uncertain and costs_known
 
 
-def fingerprint_problems(attempts: Attempts) -> list[Problem]:
-    """Completions that were paid for more than once; one problem for each."""
-    payers: defaultdict[str, list[str]] = defaultdict(list)
+class _Success(NamedTuple):
+    """A billed success, and for which term."""
+
+    key: AttemptsKey
+    attempt: Attempt
+
+
+def fingerprint_problems(attempts: Attempts, purges: Collection[CachePurge] = ()) -> list[Problem]:
+    """Completions that were paid for more than once; one problem for each.
+
+    `purges`: what somebody took out of the cache, so that it was asked for again.
+    """
+    paid: defaultdict[str, list[_Success]] = defaultdict(list)
     for key, history in attempts.items():
         for attempt in history.attempts:
             if _is_billed_success(attempt) and attempt.fingerprint:
-                payers[attempt.fingerprint].append(str(key))
-    return [
-        _problem("fingerprints", f"{len(keys)} billed successes for fingerprint {print_}", keys)
-        for print_, keys in sorted(payers.items())
-        if len(keys) > 1
-    ]
+                paid[attempt.fingerprint].append(_Success(key, attempt))
+    found = []
+    for fingerprint, successes in sorted(paid.items()):
+        if len(successes) > 1 and not _is_purged_between(successes, purges):
+            message = f"{len(successes)} billed successes for fingerprint {fingerprint}"
+            found.append(_problem("fingerprints", message, [str(s.key) for s in successes]))
+    return found
+
+
+def _is_purged_between(successes: list[_Success], purges: Collection[CachePurge]) -> bool:
+    """Whether each but the last was taken out before the next one was asked for."""
+    in_order = sorted(successes, key=lambda success: success.attempt.started_at)
+    return all(
+        any(_took_out(purge, one, before=other.attempt.started_at) for purge in purges)
+        for one, other in pairwise(in_order)
+    )
+
+
+def _took_out(purge: CachePurge, success: _Success, *, before: datetime) -> bool:
+    kept_at = success.attempt.finished_at or success.attempt.started_at
+    return (
+        kept_at <= purge.at <= before
+        and purge.stage in (None, success.key.service, "unknown")
+        and purge.model in (None, success.attempt.model)
+        and (purge.kept_before is None or kept_at < purge.kept_before)
+    )
 
 
 def _is_billed_success(attempt: Attempt) -> bool:

@@ -20,7 +20,8 @@ class Tally:
 
     `uncertain`: begun and never settled, or cut off; the provider may have seen and billed them.
     `unbilled` failed for certain, some of them before they reached the provider. `throttled` were
-    turned away: the provider saw them, and they count as no call.
+    turned away: the provider saw them, and they count as no call. `repairs` are the calls that
+    asked once more for an unfit reply, `repair_cost_usd` is what they cost: parts of the whole.
     """
 
     billed: int = 0
@@ -28,6 +29,8 @@ class Tally:
     uncertain: int = 0
     throttled: int = 0
     cost_usd: Decimal = _NOTHING
+    repairs: int = 0
+    repair_cost_usd: Decimal = _NOTHING
     first_at: datetime | None = None
 
     @property
@@ -38,12 +41,15 @@ class Tally:
 def tally(histories: Iterable[AttemptHistory]) -> Tally:
     asked = [a for h in histories for a in h.attempts if a.fingerprint is not None]
     settled = ("billed", "unbilled", "throttled")
+    repairs = [a for a in asked if a.is_repair and a.outcome != "throttled"]
     return Tally(
         billed=sum(a.outcome == "billed" for a in asked),
         unbilled=sum(a.outcome == "unbilled" for a in asked),
         uncertain=sum(a.outcome not in settled for a in asked),
         throttled=sum(a.times for a in asked if a.outcome == "throttled"),
         cost_usd=sum((a.cost_usd for a in asked), _NOTHING),
+        repairs=len(repairs),
+        repair_cost_usd=sum((a.cost_usd for a in repairs), _NOTHING),
         first_at=min((a.started_at for a in asked), default=None),
     )
 

@@ -49,6 +49,8 @@ class _Finished:
 async def read_batches(js: JetStreamContext, batch: str | None) -> list[BatchRecord]:
     """The record of one batch or, for None, of every batch that any stream knows."""
     floors = {name: await _floor(js, name) for name in topology.SERVICES}
+    # Between the two: what a main consumer has left to a lane is there, or ends before it is read.
+    in_lanes = await _ids(js, topology.LANES, f"lanes.*.*.{batch or '*'}.*")
     finished = await _finished(js, batch)
     place = (batch or "*", "*")
     dead = {
@@ -82,7 +84,10 @@ async def read_batches(js: JetStreamContext, batch: str | None) -> list[BatchRec
         )
         for name in sorted({name for ids in seen for name in ids})
     ]
-    return [replace(r, awaited=await _awaited(js, r, floors)) for r in records]
+    return [
+        replace(r, awaited=await _awaited(js, r, floors) | (r.in_flight & in_lanes[r.batch]))
+        for r in records
+    ]
 
 
 async def read_attempts(js: JetStreamContext) -> dict[AttemptsKey, AttemptHistory]:
@@ -182,7 +187,7 @@ async def _has_forgotten(js: JetStreamContext) -> bool:
 async def _awaited(
     js: JetStreamContext, record: BatchRecord, floors: Mapping[topology.ServiceName, int]
 ) -> frozenset[str]:
-    """The terms in flight whose message a stage has still to answer."""
+    """The terms in flight whose message a stage's main consumer has still to answer."""
     turn = asyncio.Semaphore(_AT_ONCE)
 
     async def is_awaited(id_: str) -> bool:

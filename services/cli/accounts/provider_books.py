@@ -13,7 +13,7 @@ import httpx
 
 from services.cli.accounts.accounting import Problem
 from services.cli.accounts.billing import Seen, Tally, provider_problems
-from services.kernel.model_settings import is_loopback
+from services.kernel.provider_access import is_loopback
 
 T = TypeVar("T")
 

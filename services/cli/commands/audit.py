@@ -13,6 +13,7 @@ from services.cli.accounts.accounting import STAGES, Attempts, batch_problems, f
 from services.cli.accounts.billing import Tally, tally
 from services.cli.accounts.evidence import read_attempts, read_batches
 from services.cli.accounts.provider_books import compare_while, simulator_url
+from services.cli.cache.purging import read_purges
 from services.cli.common import (
     DEFAULT_DATA,
     ENDPOINTS,
@@ -85,6 +86,7 @@ async def account_for(
         attempts, provider = await compare_while(
             simulator, lambda: read_attempts(js), lambda found: _bill(found, None)
         )
+    purges = await read_purges(js)
     return Account(
         batches=tuple(
             BatchAccount(r, _bill(attempts, r.batch), tuple(batch_problems(r, attempts)))
@@ -92,7 +94,10 @@ async def account_for(
         ),
         bill=_bill(attempts, batch),
         provider=provider,
-        problems=(*fingerprint_problems(attempts), *(provider.problems if provider else ())),
+        problems=(
+            *fingerprint_problems(attempts, purges),
+            *(provider.problems if provider else ()),
+        ),
     )
 
 

@@ -21,6 +21,7 @@ from services.cli.submitting.payloads import (
     understood,
 )
 from services.ingest.decode import combined_hint
+from services.kernel.contracts.term import Priority
 from services.kernel.errors import TermRefused
 
 cli = typer.Typer(add_completion=False)
@@ -34,7 +35,7 @@ _REJECTED_SHOWN_MAX: Final = 1_000
 class Verdict:
     """One row. `input` is the term as written, or the raw row where none was found.
 
-    `reason` is None for an accepted row, otherwise `field: code: detail`.
+    `reason` is None for an accepted row, otherwise `field: code: detail`, and `priority` None.
     """
 
     source: str
@@ -44,6 +45,7 @@ class Verdict:
     homonym: int | None = None
     hint: str | None = None
     term_id: str | None = None
+    priority: Priority | None = None
     reason: str | None = None
 
     @property
@@ -57,6 +59,7 @@ class Verdict:
             "normal": self.normal,
             "homonym": self.homonym,
             "hint": self.hint,
+            "priority": self.priority,
             "verdict": "accept" if self.is_accepted else "reject",
             "reason": self.reason,
         }
@@ -98,8 +101,8 @@ def check(
 ) -> None:
     """Read and validate terms as ingest does; nothing is published, no server is needed.
 
-    With --json one object a row: line, input, normal, homonym, hint, verdict ("accept" or
-    "reject"), reason; and file, if several were given. Exit 1: a row is rejected. Exit 2: a
+    With --json one object a row: line, input, normal, homonym, hint, priority, verdict ("accept"
+    or "reject"), reason; and file, if several were given. Exit 1: a row is rejected. Exit 2: a
     file can't be read.
 
     \b
@@ -140,6 +143,7 @@ def _verdict(payload: Payload) -> Verdict:
         homonym=form.homonym,
         hint=combined_hint(understanding.submitted, form),
         term_id=understanding.term_id,
+        priority=understanding.submitted.priority,
     )
 
 
@@ -169,17 +173,32 @@ def _print_table(rows: Iterator[Verdict], totals: Totals) -> None:
 
 
 def _table(shown: list[Verdict]) -> Table:
-    several = len({verdict.source for verdict in shown}) > 1
+    columns = ["file", "line", "input", "normal form", "hint", "priority", "verdict"]
+    if len({verdict.source for verdict in shown}) == 1:
+        columns.remove("file")
+    if all(verdict.priority in (None, "normal") for verdict in shown):
+        columns.remove("priority")
     table = Table(box=None, pad_edge=False)
-    for name in ("file", "line", "input", "normal form", "hint", "verdict")[0 if several else 1 :]:
+    for name in columns:
         table.add_column(name, overflow="fold", justify="right" if name == "line" else "left")
     for verdict in shown:
-        normal = (verdict.normal or "") + (f" ({verdict.homonym})" if verdict.homonym else "")
-        place = [verdict.source, str(verdict.line)][0 if several else 1 :]
-        judged = "accept" if verdict.is_accepted else f"reject: {verdict.reason}"
-        cells = (*place, printable(verdict.input.strip(), 60), normal, verdict.hint or "", judged)
+        cells = _cells(verdict)
         table.add_row(
-            *(escape(printable(cell, 300)) for cell in cells),
+            *(escape(printable(cells[name], 300)) for name in columns),
             style=None if verdict.is_accepted else "red",
         )
     return table
+
+
+def _cells(verdict: Verdict) -> dict[str, str]:
+    """By the name of the column."""
+    return {
+        "file": verdict.source,
+        "line": str(verdict.line),
+        "input": printable(verdict.input.strip(), 60),
+        "normal form": (verdict.normal or "")
+        + (f" ({verdict.homonym})" if verdict.homonym else ""),
+        "hint": verdict.hint or "",
+        "priority": verdict.priority or "",
+        "verdict": "accept" if verdict.is_accepted else f"reject: {verdict.reason}",
+    }

@@ -94,9 +94,18 @@ class Setting:
         if self.is_secret:
             has_one = isinstance(value, SecretStr) and value.get_secret_value().strip()
             return "set" if has_one else "not set"
-        if isinstance(value, PurePath):
-            return value.as_posix()
-        return _CREDENTIALS.sub("***", value) if isinstance(value, str) else value
+        return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """For JSON, and without credentials in addresses."""
+    if isinstance(value, BaseModel):
+        return {name: _plain(part) for name, part in value}
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, PurePath):
+        return value.as_posix()
+    return _CREDENTIALS.sub("***", value) if isinstance(value, str) else value
 
 
 def every_setting() -> list[Setting]:
@@ -187,7 +196,7 @@ def _source(layers: Mapping[Source, Mapping[str, Any]], setting: Setting) -> Sou
 def _text(value: Any) -> str:
     if value is None:
         return "none"
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _says(said: Any, path: Path) -> bool:

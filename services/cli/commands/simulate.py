@@ -17,10 +17,21 @@ def simulate(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     latency_ms: Annotated[float, typer.Option(help="Mean time to answer, ms.", min=0)] = 50,
     jitter_ms: Annotated[float, typer.Option(help="Most it varies by, ms.", min=0)] = 20,
-    rpm: Annotated[int, typer.Option(help="Requests a minute; 0: no limit.", min=0)] = 0,
+    rpm: Annotated[
+        int, typer.Option(help="Requests a minute of each model; 0: no limit.", min=0)
+    ] = 0,
+    rps: Annotated[
+        int, typer.Option(help="Requests a second of each model; 0: no limit.", min=0)
+    ] = 0,
     error_rate: Annotated[float, typer.Option(help="Share of calls that fail.", min=0, max=1)] = 0,
     malformed_rate: Annotated[
         float, typer.Option(help="Share of replies that are malformed.", min=0, max=1)
+    ] = 0,
+    disagreement_rate: Annotated[
+        float,
+        typer.Option(
+            help="Share of terms that models of other names analyse otherwise.", min=0, max=1
+        ),
     ] = 0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same run.")] = 0,
 ) -> None:
@@ -35,8 +46,10 @@ def simulate(
         latency_ms=latency_ms,
         jitter_ms=jitter_ms,
         rpm=rpm,
+        rps=rps,
         error_rate=error_rate,
         malformed_rate=malformed_rate,
+        disagreement_rate=disagreement_rate,
         seed=seed,
     )
     err.print(f"Simulated provider at http://{host}:{port}/api/v1, statistics at /stats")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final
 
 import typer
@@ -10,6 +11,8 @@ from nats.js import JetStreamContext
 from rich.markup import escape
 from rich.table import Table
 
+from services.cli.budgets.ledgers import Budget
+from services.cli.budgets.showing import reached_as_json, reached_budgets, reached_line
 from services.cli.common import (
     FAILED,
     DataOption,
@@ -21,6 +24,12 @@ from services.cli.common import (
     print_json,
 )
 from services.cli.machine.pauses import pauses_as_json, pauses_line
+from services.cli.machine.provider_health import (
+    RouteHealth,
+    provider_health,
+    provider_lines,
+    split_pauses,
+)
 from services.cli.session import reported, with_jetstream
 from services.cli.submitting.batch_status import (
     FIELDS,
@@ -31,6 +40,8 @@ from services.cli.submitting.batch_status import (
     unknown_batch,
 )
 from services.kernel.provisioning.pausing import Paused, paused_services
+
+Reached = list[Budget]
 
 cli = typer.Typer(add_completion=False)
 
@@ -75,8 +86,11 @@ def status(
     and is stored), running, open (nothing is in flight, but its size was never declared),
     cancelling (nothing more is begun) or cancelled (all of it has ended). eta_s is null while
     unknown and 0 when all has ended. `paused`, the same on every batch, holds each paused service
-    with the end of its pause, or null for one that lasts until `cardflow resume`. Exit 1: there is
-    no such batch.
+    with the end of its pause, or null for one that lasts until `cardflow resume`; `waiting` those
+    that wait for a provider and go on by themselves; `out_of_money` the budgets that are used up
+    (see `cardflow budget`). `routes` tells of each model at each provider whether it is asked,
+    until when not and why, and the limit of calls a minute that was found. Exit 1: there is no
+    such batch.
 
     \b
     cardflow status
@@ -85,29 +99,59 @@ def status(
     with reported():
         url = nats_url(data, nats)
     if batch is None:
-        statuses, paused = with_jetstream(url, _all)
-        _show_all(statuses, paused, json=json)
+        statuses, around = with_jetstream(url, _all)
+        _show_all(statuses, around, json=json)
     else:
-        one, paused = with_jetstream(url, lambda js: _one(js, batch))
+        one, around = with_jetstream(url, lambda js: _one(js, batch))
         if json:
-            print_json(_as_json(one, paused))
+            print_json(_as_json(one, around))
         else:
             out.print(_details(one))
-    if paused and not json:
-        out.print(pauses_line(paused), markup=False)
+    if json:
+        return
+    for line in provider_lines(around.routes, around.waiting):
+        out.print(line, markup=False, soft_wrap=True)
+    if around.paused:
+        out.print(pauses_line(around.paused), markup=False)
+    if around.reached:
+        out.print(reached_line(around.reached), markup=False)
 
 
-def _as_json(status: BatchStatus, paused: Paused) -> dict[str, Any]:
-    return {**status.as_json(), "paused": pauses_as_json(paused)}
+@dataclass(frozen=True)
+class _Around:
+    """What is the same for every batch."""
+
+    paused: Paused
+    waiting: Paused
+    routes: list[RouteHealth]
+    reached: Reached
 
 
-async def _one(js: JetStreamContext, batch: str) -> tuple[BatchStatus, Paused]:
+async def _around(js: JetStreamContext) -> _Around:
+    routes = await provider_health(js)
+    paused, waiting = split_pauses(await paused_services(js), routes)
+    return _Around(paused, waiting, routes, await reached_budgets(js))
+
+
+def _as_json(status: BatchStatus, around: _Around) -> dict[str, Any]:
+    return {
+        **status.as_json(),
+        "paused": pauses_as_json(around.paused),
+        "waiting": pauses_as_json(around.waiting),
+        "routes": [route.as_json() for route in around.routes],
+        "out_of_money": reached_as_json(around.reached),
+    }
+
+
+async def _one(js: JetStreamContext, batch: str) -> tuple[BatchStatus, _Around]:
     if not await is_known(js, batch):
         fail(unknown_batch(batch, await known_batches(js)), code=FAILED)
-    return await batch_status(js, batch), await paused_services(js)
+    around = await _around(js)
+    reached = [b for b in around.reached if b.kind != "batch" or b.name == batch]
+    return await batch_status(js, batch), replace(around, reached=reached)
 
 
-async def _all(js: JetStreamContext) -> tuple[list[BatchStatus], Paused]:
+async def _all(js: JetStreamContext) -> tuple[list[BatchStatus], _Around]:
     slots = asyncio.Semaphore(_AT_ONCE)
 
     async def one(batch: str) -> BatchStatus:
@@ -115,12 +159,12 @@ async def _all(js: JetStreamContext) -> tuple[list[BatchStatus], Paused]:
             return await batch_status(js, batch)
 
     statuses = list(await asyncio.gather(*map(one, await known_batches(js))))
-    return statuses, await paused_services(js)
+    return statuses, await _around(js)
 
 
-def _show_all(statuses: list[BatchStatus], paused: Paused, *, json: bool) -> None:
+def _show_all(statuses: list[BatchStatus], around: _Around, *, json: bool) -> None:
     if json:
-        print_json([_as_json(each, paused) for each in statuses])
+        print_json([_as_json(each, around) for each in statuses])
     elif not statuses:
         out.print("There are no batches yet; `cardflow submit FILE` makes one.")
     else:

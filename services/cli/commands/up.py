@@ -21,7 +21,7 @@ from services.cli.machine.provider_options import (
 from services.cli.machine.supervisor import Plan, Supervisor
 from services.kernel.errors import SettingsError
 from services.kernel.logs import configure_logs
-from services.kernel.model_settings import is_loopback
+from services.kernel.provider_access import is_loopback
 from services.kernel.settings import KernelSettings, load_settings
 from services.kernel.topology import SERVICES, ServiceName
 
@@ -53,9 +53,14 @@ def up(
     ] = None,
     latency_ms: Annotated[float, typer.Option(help="Simulator: mean time to answer.")] = 50,
     jitter_ms: Annotated[float, typer.Option(help="Simulator: most it varies by.")] = 20,
-    rpm: Annotated[int, typer.Option(help="Simulator: requests a minute; 0: no limit.")] = 0,
+    rpm: Annotated[
+        int, typer.Option(help="Simulator: requests a minute of each model; 0: none.")
+    ] = 0,
     error_rate: Annotated[float, typer.Option(help="Simulator: share of calls that fail.")] = 0,
     malformed_rate: Annotated[float, typer.Option(help="Simulator: share of bad replies.")] = 0,
+    disagreement_rate: Annotated[
+        float, typer.Option(help="Simulator: share of terms that other models see otherwise.")
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Simulator: the same seed gives the same run.")] = 0,
 ) -> None:
     """Run nats-server, the provider's simulator and all services until SIGINT or SIGTERM.
@@ -75,6 +80,7 @@ def up(
         "--rpm": rpm,
         "--error-rate": error_rate,
         "--malformed-rate": malformed_rate,
+        "--disagreement-rate": disagreement_rate,
         "--seed": seed,
     }
     run(_up(data, (provider, base_url, model), replicas, port_base, nats, simulator))

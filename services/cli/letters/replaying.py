@@ -1,9 +1,10 @@
 """Sending dead letters again, and deciding against them.
 
-Replaying has three steps, and a death between any two of them is made good by replaying again:
+Replaying has these steps, and a death between any two of them is made good by replaying again:
 
     1. the letter's own message is taken off its first-write-wins stream: it holds the subject
-    2. the original bytes are published on the original subject, awaiting the PubAck
+    2. the original bytes are published on the original subject, awaiting the PubAck; those of an
+       urgent term also in its lane
     3. the dead letter is taken away
 
 The letter goes last, so after a death at any point it still stands. After (2) the stream holds a
@@ -25,6 +26,7 @@ from services.cli.letters.letters import Letter
 from services.kernel import topology
 from services.kernel.errors import Outage
 from services.kernel.stream.incoming import replay_count
+from services.kernel.stream.lanes import Lanes, priority_header
 from services.kernel.stream.outgoing import Publisher
 from services.kernel.stream.reading import last_stored
 
@@ -49,14 +51,18 @@ async def replay(js: JetStreamContext, letter: Letter, *, payload: bytes | None 
     body = letter.record.original_payload if payload is None else payload
     subject = letter.record.original_subject
     stream = _first_write_wins_stream(subject)
+    publisher = Publisher(js, timeout_s=PUBLISH_S)
+    headers = _headers(letter, stream) | priority_header(subject, body)
     sent = None if stream is None else await _make_way(js, stream, subject, letter.replays + 1)
     before = sent is not None
     if not before:
-        publisher = Publisher(js, timeout_s=PUBLISH_S)
-        published = await publisher.publish(subject, body, headers=_headers(letter, stream))
+        published = await publisher.publish(subject, body, headers=headers)
         before = published == "duplicate"
         if before and stream is not None:
             sent = await last_stored(js, stream, subject)  # Another person's, come in between.
+    if headers.get(topology.PRIORITY) == "urgent":
+        urgent = body if sent is None else None
+        await Lanes(js, publisher).hurry(subject, urgent, headers)
     await js.purge_stream(
         topology.DEAD_LETTERS.name, subject=letter.subject, seq=letter.sequence + 1
     )

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from services.kernel.errors import SettingsError
-from services.kernel.model_settings import ModelSettings, resolve_provider
+from services.kernel.model_settings import ModelSettings
+from services.kernel.provider_access import resolve_provider
 from services.kernel.topology import MIB
 
 Verdict = Literal["ok", "warn", "fail", "skipped"]

@@ -10,9 +10,10 @@ from nats.js import JetStreamContext
 
 from services.cli.letters.letters import Wanted, read_letters
 from services.cli.machine.machine_checks import Finding
+from services.cli.machine.provider_health import paused_by_hand
 from services.kernel.errors import SettingsError
 from services.kernel.nats_faults import NATS_FAULTS
-from services.kernel.provisioning.pausing import paused_services, until_words
+from services.kernel.provisioning.pausing import until_words
 from services.kernel.provisioning.provision import provision
 from services.kernel.settings import KernelSettings, NatsSettings, load_settings
 from services.kernel.stream.reading import connected
@@ -68,7 +69,7 @@ async def _check_topology(js: JetStreamContext, settings: NatsSettings) -> Findi
 
 
 async def _check_pauses(js: JetStreamContext) -> Finding:
-    paused = await paused_services(js)
+    paused = await paused_by_hand(js)
     if not paused:
         return Finding("pauses", "ok", "no service is paused")
     seen = ", ".join(f"{service} {until_words(until)}" for service, until in paused.items())

@@ -7,13 +7,8 @@ from typing import Annotated, get_args
 import typer
 
 from services.kernel.errors import SettingsError
-from services.kernel.model_settings import (
-    SIMULATOR_URL,
-    ModelSettings,
-    ProviderAccess,
-    ProviderKind,
-    resolve_provider,
-)
+from services.kernel.model_settings import ModelSettings, ProviderKind
+from services.kernel.provider_access import SIMULATOR_URL, ProviderAccess, resolve_provider
 from services.kernel.settings import load_settings
 
 ProviderOption = Annotated[

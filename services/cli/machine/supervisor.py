@@ -27,7 +27,7 @@ from services.cli.machine.nats_server import EmbeddedServer, free_port, is_free
 from services.cli.machine.storage import Storage
 from services.cli.machine.upkeep import keep_up
 from services.kernel.errors import SettingsError
-from services.kernel.model_settings import ProviderAccess
+from services.kernel.provider_access import ProviderAccess
 from services.kernel.provisioning.provision import provision
 from services.kernel.settings import KernelSettings, load_settings
 from services.kernel.stream.reading import connected
@@ -170,10 +170,14 @@ class Supervisor:
         self.write_endpoints()
 
     async def _answers(self, client: httpx.AsyncClient, url: str) -> bool:
+        """Ready, or only waiting for people: a budget that is used up is no failed start."""
         try:
-            return (await client.get(url)).is_success
-        except httpx.HTTPError:
+            answer = await client.get(url)
+            parts = answer.json().get("dependencies", {})
+        except (httpx.HTTPError, ValueError, AttributeError):
             return False
+        waiting = {name for name, reason in parts.items() if reason != "ok"}
+        return answer.is_success or waiting == {"budget"}
 
     async def _until(self, is_so: Callable[[], Awaitable[bool]], children: list[Child]) -> None:
         """Raises SettingsError when a child can't be used, or it takes too long."""
@@ -232,7 +236,11 @@ class Supervisor:
         """Beside and renamed: a reader never sees half of it."""
         endpoints = {
             "nats_url": self.nats_url,
-            "provider": {"kind": self.plan.access.kind, "base_url": self.base_url},
+            "provider": {
+                "kind": self.plan.access.kind,
+                "base_url": self.base_url,
+                "model": self.plan.access.model,
+            },
             "services": [
                 {
                     "name": child.role.name,

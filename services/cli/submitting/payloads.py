@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -16,6 +16,7 @@ from typing import BinaryIO, Final
 from services.ingest.handler import Submission, read_submission
 from services.ingest.readers import BadRow, Row, read_rows
 from services.kernel import topology
+from services.kernel.contracts.term import Priority
 from services.kernel.errors import TermRefused
 
 STANDARD_INPUT: Final = "-"
@@ -59,19 +60,20 @@ class Unsendable:
 
 
 def read_payloads(
-    sources: Iterable[str], *, deck: str | None = None
+    sources: Iterable[str], *, deck: str | None = None, priority: Priority | None = None
 ) -> Iterator[Payload | Unsendable]:
     """The rows of all sources in their order; `-` is standard input.
 
-    `deck` holds for every row, whatever the row says. Raises SettingsError for a source that
-    can't be read.
+    `deck` and `priority` hold for every row, whatever the row says. Raises SettingsError for a
+    source that can't be read.
     """
+    given = {name: value for name, value in (("deck", deck), ("priority", priority)) if value}
     for source in sources:
         for row in read_rows(_opened(source), name=source):
             if isinstance(row, BadRow):
                 yield Unsendable(source, row.line, row.text, row.reason)
             else:
-                yield _payload(source, row, deck)
+                yield _payload(source, row, given)
 
 
 def understood(payload: Payload, batch: str = topology.DEFAULT_BATCH) -> Submission:
@@ -88,10 +90,10 @@ def _opened(source: str) -> Path | BinaryIO:
     return sys.stdin.buffer if source == STANDARD_INPUT else Path(source)
 
 
-def _payload(source: str, row: Row, deck: str | None) -> Payload | Unsendable:
-    fields = {**row.fields, "deck": deck} if deck else row.fields
+def _payload(source: str, row: Row, given: Mapping[str, str]) -> Payload | Unsendable:
+    fields = {**row.fields, **given}
     # Half a surrogate pair becomes its JSON escape, which ingest refuses by name.
-    body = json.dumps(dict(fields), ensure_ascii=False).encode("utf-8", "backslashreplace")
+    body = json.dumps(fields, ensure_ascii=False).encode("utf-8", "backslashreplace")
     size = len(body) + _ADDED_MAX_BYTES
     if size > topology.SUBMISSION_MAX_BYTES:
         bound = topology.SUBMISSION_MAX_BYTES

@@ -17,6 +17,7 @@ from services.cli.submitting.payloads import (
     reason_of,
     understood,
 )
+from services.kernel.contracts.term import Priority
 from services.kernel.errors import TermRefused
 
 _NAME_MAX_CHARACTERS: Final = 64
@@ -52,10 +53,12 @@ class Submission:
     refusals: list[Problem] = field(default_factory=list)
 
 
-def read_submission_files(sources: Iterable[str], *, deck: str | None = None) -> Submission:
+def read_submission_files(
+    sources: Iterable[str], *, deck: str | None = None, priority: Priority | None = None
+) -> Submission:
     """All rows in memory, encoded, some 200 bytes each. Raises SettingsError for a bad source."""
     submission = Submission()
-    for entry in read_payloads(sources, deck=deck):
+    for entry in read_payloads(sources, deck=deck, priority=priority):
         if isinstance(entry, Unsendable):
             problem = Problem(entry.source, entry.line, entry.input, entry.reason, published=False)
             submission.unsendable.append(problem)

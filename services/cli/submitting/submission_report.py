@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from services.cli.common import out
 from services.cli.printable import printable
+from services.cli.submitting.affording import Bounded
 from services.cli.submitting.batch_status import BatchStatus
 from services.cli.submitting.publishing import Publication
 from services.cli.submitting.submission import Problem, Submission, problem_of
@@ -17,13 +18,14 @@ _SHOWN_PROBLEMS: Final = 20
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a submission came to; the last two only with --wait."""
+    """What a submission came to; `status` and `dead` with --wait, `bounded` with --max-cost."""
 
     batch: str
     read: Submission
     publication: Publication
     status: BatchStatus | None = None
     dead: DeadTerms | None = None
+    bounded: Bounded | None = None
 
     @property
     def not_taken(self) -> list[Problem]:
@@ -55,6 +57,8 @@ class Outcome:
         }
         if self.status and self.dead:
             result |= {"status": self.status.as_json(), "dead": self.dead.as_json()}
+        if self.bounded:
+            result |= {"budget": self.bounded.as_json()}
         return result
 
 
@@ -66,6 +70,8 @@ def show_outcome(outcome: Outcome) -> None:
         f"{outcome.batch}.",
         markup=False,
     )
+    if outcome.bounded:
+        out.print(outcome.bounded.line(outcome.batch), markup=False)
     show_problems("held nothing to publish", read.unsendable)
     show_problems("will be refused", read.refusals)
     show_problems("not taken by the server", outcome.not_taken)

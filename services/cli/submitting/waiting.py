@@ -14,12 +14,13 @@ from nats.js import JetStreamContext
 from services.cli.bar import figures_bar
 from services.cli.common import err
 from services.cli.machine.pauses import pauses_line
+from services.cli.machine.provider_health import paused_by_hand
 from services.cli.submitting.batch_status import BatchStatus, batch_status
 from services.kernel import topology
 from services.kernel.contracts.dead_letter import DeadLetter
 from services.kernel.errors import Outage
 from services.kernel.nats_faults import NATS_FAULTS
-from services.kernel.provisioning.pausing import Paused, paused_services
+from services.kernel.provisioning.pausing import Paused
 from services.kernel.stream.reading import messages_of
 
 _INTERVAL_S: Final = 0.5
@@ -59,7 +60,7 @@ async def wait_for_batch(
     while True:
         try:
             status = await batch_status(js, batch)
-            paused = await paused_services(js)
+            paused = await paused_by_hand(js)
         except NATS_FAULTS as error:
             if clock() - heard > silence_s:
                 raise Outage(f"the server stopped answering ({error!r})") from error

@@ -19,7 +19,8 @@ class Attempt(Contract):
     `started` and never settled means that its process died: the call is *uncertain*.
     `throttled` counts as no attempt, and stands once for `times` refusals in a row; `failed` is a
     failure without any call, `cached` a result without one. `id` tells a record's attempts apart;
-    older ones have none.
+    older ones have none. `is_repair`: a call that showed the model its unfit reply, or gave it more
+    room.
     """
 
     id: str = ""
@@ -27,6 +28,7 @@ class Attempt(Contract):
     outcome: Outcome
     times: int = Field(default=1, ge=1)
     fingerprint: str | None = None
+    is_repair: bool = False
     generation_id: str | None = None
     model: str | None = None
     prompt_tokens: int = Field(default=0, ge=0)

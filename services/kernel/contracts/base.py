@@ -28,6 +28,9 @@ PartOfSpeech = Literal[
 Usd = Annotated[Decimal, Field(ge=0), PlainSerializer(float, return_type=float, when_used="json")]
 """US dollars: exact in Python, on the wire a JSON number whose shortest form round-trips."""
 
+ExactUsd = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
+"""US dollars for sums: exact on the wire, too, where it is a string."""
+
 
 class Contract(BaseModel):
     """Frozen; unknown fields are ignored, so that a newer writer does not break an older reader."""

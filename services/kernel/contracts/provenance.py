@@ -32,7 +32,8 @@ class CheckVerdict(Contract):
 class StageProvenance(Contract):
     """One stage's part in a card.
 
-    `cached`: the completion came from our cache; then no call was made for it. `calls` and
+    `cached`: the completion came from our cache; then no call was made for it. `rebuilt`: the cache
+    had it from a result that was made of it before, not in the model's own words. `calls` and
     `cost_usd` count every call of this term in this stage, the failed attempts too; `usage` is
     that of the completion used (of the original call when it came from the cache).
     """
@@ -43,6 +44,7 @@ class StageProvenance(Contract):
     prompt_version: str
     generation_id: str | None = None
     cached: bool
+    rebuilt: bool = False
     attempts: int = Field(ge=0)
     calls: int = Field(ge=0)
     usage: Usage

@@ -10,6 +10,7 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.kv import KeyValue
+from pydantic import ValidationError
 
 from services.kernel import topology
 from services.kernel.contracts.base import Contract
@@ -73,7 +74,7 @@ class Fleet:
         before = record.value
         try:
             await record.load()
-        except Outage as error:
+        except (Outage, ValidationError) as error:
             structlog.get_logger().info("record.unread", error=str(error))
             return
         if record.value != before:

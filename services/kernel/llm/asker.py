@@ -19,9 +19,10 @@ from services.kernel.llm.calling import Caller, Ledger, Parse, ReplyT
 from services.kernel.llm.claims import ClaimLost, Claims
 from services.kernel.llm.prompt import Inquiry, Prompt
 from services.kernel.llm.provider import Completion
-from services.kernel.llm.rate_limit import Clock, Sleep
+from services.kernel.llm.routes import Clock, Sleep
 from services.kernel.metrics import Metrics
-from services.kernel.model_settings import ProviderAccess, StageSettings
+from services.kernel.model_settings import StageSettings
+from services.kernel.provider_access import ProviderAccess
 
 _FIRST_LOOK_S = 0.05
 _LONGEST_LOOK_S = 1.0
@@ -52,6 +53,7 @@ class Asker:
         stage: StageSettings,
         metrics: Metrics,
         *,
+        fallbacks: tuple[ProviderAccess, ...] = (),
         clock: Clock = time.monotonic,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
@@ -61,6 +63,7 @@ class Asker:
         self._claims = claims
         self._stage = stage
         self._metrics = metrics
+        self._fallbacks = fallbacks
         self._clock = clock
         self._sleep = sleep
         self._log = structlog.get_logger()
@@ -70,7 +73,14 @@ class Asker:
     ) -> Answer[ReplyT]:
         """The parsed reply, on behalf of `term`. `parse` raises ReplyRejected for an unfit one."""
         started_at = datetime.now(UTC)
-        inquiry = Inquiry(prompt, self._access, self._stage.max_tokens, self._stage.temperature)
+        inquiry = Inquiry(
+            prompt,
+            self._access,
+            self._stage.max_tokens,
+            self._stage.temperature,
+            self._stage.max_tokens_cap,
+            fallbacks=self._fallbacks,
+        )
         completion, reply, cached = await self._completed(inquiry, parse, ledger, term)
         history = ledger.history
         provenance = StageProvenance(
@@ -80,6 +90,7 @@ class Asker:
             prompt_version=prompt.version,
             generation_id=completion.generation_id,
             cached=cached,
+            rebuilt=completion.rebuilt,
             attempts=ledger.used,
             calls=history.calls,
             usage=completion.usage,
@@ -118,7 +129,10 @@ class Asker:
                 looked_at = self._clock()
                 hit = await self._from_cache(inquiry, parse)
         completion, reply = hit
-        return completion, reply, not await ledger.recover(completion)
+        is_saved = not await ledger.recover(completion)
+        if is_saved:
+            self._metrics.cache_saved_usd.inc(float(completion.usage.cost_usd))
+        return completion, reply, is_saved
 
     async def _from_cache(
         self, inquiry: Inquiry, parse: Parse[ReplyT]

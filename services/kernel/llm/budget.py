@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from decimal import Decimal
 from typing import Protocol
 
@@ -29,22 +28,7 @@ class Budget(Protocol):
     def reserve(self, inquiry: Inquiry, batch: Batch) -> AbstractAsyncContextManager[Reservation]:
         """The worst case of one call, set aside inside the block; waits while there is none.
 
-        Raises BudgetReached for a batch whose own budget is used up.
+        Raises BudgetReached for a batch whose own budget is used up, or when the service stops
+        while it waits, and BatchCancelled.
         """
         ...
-
-
-class NoBudget:
-    """Money without end."""
-
-    @asynccontextmanager
-    async def reserve(self, inquiry: Inquiry, batch: Batch) -> AsyncIterator[Reservation]:
-        yield _Unbounded()
-
-
-class _Unbounded:
-    def settle(self, cost_usd: Decimal) -> None:
-        """Nobody counts."""
-
-    def keep(self) -> None:
-        """Nobody counts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Protocol
 
 from nats.js.errors import KeyNotFoundError
@@ -9,6 +10,7 @@ from nats.js.kv import KeyValue
 from pydantic import ValidationError
 
 from services.kernel.errors import Outage
+from services.kernel.llm.prompt import CompletionRequest
 from services.kernel.llm.provider import Completion
 from services.kernel.nats_faults import NATS_FAULTS
 
@@ -19,6 +21,17 @@ class CompletionCache(Protocol):
     async def get(self, fingerprint: str) -> Completion | None: ...
 
     async def put(self, fingerprint: str, completion: Completion) -> None: ...
+
+
+def kept_as(completion: Completion, request: CompletionRequest, call_id: str) -> Completion:
+    """The completion with what tells later where it is from."""
+    origin = {
+        "call_id": call_id,
+        "prompt": request.prompt,
+        "prompt_version": request.prompt_version,
+        "kept_at": datetime.now(UTC),
+    }
+    return completion.model_copy(update=origin)
 
 
 class BucketCache:

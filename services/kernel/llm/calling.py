@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Protocol, TypeVar
 
+import structlog
+
 from services.kernel.contracts.attempt import AttemptHistory, Outcome
 from services.kernel.contracts.term import TermAccepted
-from services.kernel.errors import PipelineError, Throttled, UncertainCall
+from services.kernel.errors import PipelineError, ReplyRejected, Throttled, UncertainCall
 from services.kernel.holding import Holding
 from services.kernel.llm.budget import Budget, Reservation
-from services.kernel.llm.cache import CompletionCache
+from services.kernel.llm.cache import CompletionCache, kept_as
 from services.kernel.llm.claims import Claim, ClaimLost
 from services.kernel.llm.prompt import CompletionRequest, Inquiry
 from services.kernel.llm.provider import Completion, UnfitCompletion
+from services.kernel.llm.repair import repair_of
 from services.kernel.llm.routes import Routes, Turn
 from services.kernel.metrics import Metrics
 
@@ -40,7 +43,12 @@ class Ledger(Protocol):
     @property
     def used(self) -> int: ...
 
-    async def begin(self, fingerprint: str) -> str:
+    @property
+    def has_attempt_left(self) -> bool:
+        """Another call may be made without a new delivery."""
+        ...
+
+    async def begin(self, fingerprint: str, *, is_repair: bool = ...) -> str:
         """The id of the attempt."""
         ...
 
@@ -66,6 +74,7 @@ class _Call:
     claim: Claim
     turn: Turn
     reservation: Reservation
+    is_repair: bool
 
 
 class Caller:
@@ -84,6 +93,7 @@ class Caller:
         self._cache = cache
         self._metrics = metrics
         self._holding = holding
+        self._log = structlog.get_logger()
 
     async def call(
         self,
@@ -95,22 +105,49 @@ class Caller:
     ) -> tuple[Completion, ReplyT]:
         """The completion and its reply, for whoever holds the claim. Waits while throttled.
 
-        Raises ClaimLost, without a call, when the claim did not last until the turn, and
-        BudgetReached when the term's batch has no money left.
+        An unfit reply is asked for once more. Raises UnfitCompletion when the second one is unfit,
+        too, or the term has no attempt left; ClaimLost, without a call, when the claim did not
+        last until the turn, and BudgetReached when the term's batch has no money left.
         """
+        try:
+            return await self._called(inquiry, parse, ledger, claim, term)
+        except UnfitCompletion as error:
+            repair = repair_of(inquiry, error) if ledger.has_attempt_left else None
+            if repair is None:
+                raise
+            self._log.info("repair.begun", reason=_story(error))
+        try:
+            called = await self._called(repair, parse, ledger, claim, term)
+        except Exception as error:
+            self._metrics.repaired("unfit" if isinstance(error, UnfitCompletion) else "failed")
+            raise
+        self._metrics.repaired("repaired")
+        return called
+
+    async def _called(
+        self,
+        inquiry: Inquiry,
+        parse: Parse[ReplyT],
+        ledger: Ledger,
+        claim: Claim,
+        term: TermAccepted,
+    ) -> tuple[Completion, ReplyT]:
+        """One answer, in a turn and with a reservation of its own."""
+        is_repair = inquiry.repairs is not None
         while True:
             async with (
                 self._budget.reserve(inquiry, term.batch) as reservation,
                 self._routes.turn(inquiry, term.priority) as turn,
             ):
-                call = _Call(inquiry.request(turn.access), ledger, claim, turn, reservation)
+                request = inquiry.request(turn.access)
+                call = _Call(request, ledger, claim, turn, reservation, is_repair)
                 with suppress(Throttled):
                     return await self._in_turn(call, parse)
 
     async def _in_turn(self, call: _Call, parse: Parse[ReplyT]) -> tuple[Completion, ReplyT]:
         if not call.claim.is_fresh():
             raise ClaimLost("the claim was not renewed while the call waited for its turn")
-        call_id = await call.ledger.begin(call.request.fingerprint)
+        call_id = await call.ledger.begin(call.request.fingerprint, is_repair=call.is_repair)
         if not call.claim.is_held():
             await self._settle(call, "unbilled", error="not sent: its claim was lost")
             raise ClaimLost("the claim was lost while the call was recorded")
@@ -118,10 +155,13 @@ class Caller:
         completion = await self._complete(call)
         try:
             reply = parse(completion)
+        except ReplyRejected as error:
+            await self._settle_billed(call, completion, error=_story(error))
+            raise UnfitCompletion(error.reason, error.detail, completion) from error.__cause__
         except Exception as error:
             await self._settle_billed(call, completion, error=_story(error))
             raise
-        kept = completion.model_copy(update={"call_id": call_id})
+        kept = kept_as(completion, call.request, call_id)
         # In this order: who dies in between finds the answer in the cache and settles then.
         is_first = await self._holding.until_written(lambda: self._keep(call, kept))
         await self._settle_billed(call, completion, is_sure=is_first)
@@ -175,6 +215,8 @@ class Caller:
         call.reservation.settle(completion.usage.cost_usd)
         self._metrics.called("unfit" if error else "billed")
         self._metrics.cost_usd.inc(float(completion.usage.cost_usd))
+        if call.is_repair:
+            self._metrics.repair_cost_usd.inc(float(completion.usage.cost_usd))
         await self._settle(
             call,
             "billed" if is_sure else "uncertain",

@@ -11,9 +11,18 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from services.kernel.contracts.provenance import Usage
-from services.kernel.errors import PermanentError, ProviderBlocked, Throttled, UncertainCall
+from services.kernel.errors import (
+    CallRefused,
+    PermanentError,
+    ProviderBlocked,
+    Throttled,
+    TransientError,
+    Unavailable,
+    UncertainCall,
+)
 from services.kernel.llm.provider import Completion, UnfitCompletion
-from services.kernel.llm.retry_after import retry_after_s
+from services.kernel.llm.provider_errors import is_moderated, is_retryable, status_of, wait_s
+from services.kernel.llm.rate_headers import exhausted_for_s
 
 USAGE_MAX_TOKENS = 10**9
 USAGE_MAX_USD = Decimal(1_000)
@@ -31,11 +40,16 @@ def read_answer(status: int, headers: Mapping[str, str], body: bytes, *, kind: s
     """
     answer = _object_or_none(body)
     error = answer.get("error") if answer else None
-    if status != 200 or error:
-        raise _refusal(status, headers, error if isinstance(error, dict) else {}, body)
+    if not 200 <= status < 300 or (error and not _is_billed(answer)):
+        raise _refusal(status, headers, error, body)
     if answer is None:
         raise UncertainCall(f"the provider sent no JSON: {_excerpt(_decoded(body))}")
     return _completion(answer, headers, kind)
+
+
+def _is_billed(answer: dict[str, Any] | None) -> bool:
+    """What has a price was answered, however badly; without one an error decides by its type."""
+    return answer is not None and _usage(answer.get("usage")).cost_usd > 0
 
 
 def _completion(answer: dict[str, Any], headers: Mapping[str, str], kind: str) -> Completion:
@@ -46,60 +60,96 @@ def _completion(answer: dict[str, Any], headers: Mapping[str, str], kind: str) -
         provider=_text(answer.get("provider")) or kind,
         generation_id=headers.get("x-generation-id") or _text(answer.get("id")),
         usage=_usage(answer.get("usage")),
+        exhausted_for_s=exhausted_for_s(headers),
     )
     choices = answer.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
-    if not isinstance(choice, dict):
+    failure = answer.get("error")
+    if not failure and not isinstance(choice, dict):
         raise UnfitCompletion("no_choices", "the reply has no choices", base)
+    choice = choice if isinstance(choice, dict) else {}
     finish = choice.get("finish_reason")
+    if failure or choice.get("error") or finish == "error":
+        raise _failed(failure or choice.get("error") or finish, headers, base)
     if finish in ("content_filter", "length"):
         raise UnfitCompletion(f"finish_{finish}", f"it ended by {finish}", base)
-    if finish == "error" or choice.get("error"):
-        detail = _excerpt(str(choice.get("error") or finish))
-        raise UnfitCompletion("finish_error", f"it ended by {detail}", base)
     message = choice.get("message")
     message = message if isinstance(message, dict) else {}
     if message.get("refusal"):
         raise UnfitCompletion("refused", _excerpt(str(message["refusal"])), base)
-    text = _text(message.get("content"))
+    text = _text(_joined(message.get("content")))
     if text is None or not text.strip():
         raise UnfitCompletion("empty", "the reply has no text", base)
     return base.model_copy(update={"text": text})
 
 
-def _refusal(
-    status: int, headers: Mapping[str, str], error: dict[str, Any], body: bytes
-) -> Exception:
+def _joined(content: Any) -> Any:
+    """A text, which may come in parts."""
+    if not isinstance(content, list):
+        return content
+    texts = (part.get("text") for part in content if isinstance(part, dict))
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _failed(failure: Any, headers: Mapping[str, str], base: Completion) -> Exception:
+    """The provider broke off. What it bills for that is paid; else the error's type decides."""
+    if base.usage.cost_usd > 0:
+        return UnfitCompletion("finish_error", f"it ended by {_excerpt(str(failure))}", base)
+    return _refusal(200, headers, failure, str(failure).encode("utf-8", "replace"))
+
+
+def _refusal(status: int, headers: Mapping[str, str], raw: Any, body: bytes) -> Exception:
     """What an answer without a completion means. An `error` can stand in a 200, too."""
-    code = _code(error, status)
+    error = raw if isinstance(raw, dict) else {}
+    code = status_of(status, error)
     message = str(error.get("message") or "") or _decoded(body)
     what = f"the provider answered {code}: {_excerpt(message)}"
-    hinted = retry_after_s(headers)
+    hinted = wait_s(headers, error)
+    if (held_up := _held_up(code, what, hinted, error)) is not None:
+        return held_up
+    if (given_up := _given_up(code, what, error)) is not None:
+        return given_up
+    if code in (409, 423, 425):
+        return TransientError(what, retry_after_s=hinted)
+    return UncertainCall(what, retry_after_s=hinted)
+
+
+def _held_up(code: int, what: str, hinted: float | None, error: dict[str, Any]) -> Throttled | None:
+    """No failure of this call: nobody is served at the moment, or nobody with our key."""
     match code:
+        case 503 if hinted is None:
+            return Unavailable(what, retry_after_s=_THROTTLED_WAIT_S)
         case 429 | 503:
             return Throttled(what, retry_after_s=hinted or _THROTTLED_WAIT_S)
         case 402 if hinted is not None:
             return Throttled(what, retry_after_s=hinted)
         case 401 | 402:
-            return ProviderBlocked(
-                f"{what}; check the key and the credit", retry_after_s=_BLOCKED_WAIT_S
-            )
-        case 403:
-            return PermanentError(what, reason="moderated")
-        case 400 | 404 | 413 | 422:
-            return PermanentError(what, reason=f"provider_{code}")
+            advice = "check the key and the credit"
+            return ProviderBlocked(f"{what}; {advice}", retry_after_s=_BLOCKED_WAIT_S)
+        case 403 if not is_moderated(error):
+            advice = "check what the key may do"
+            return ProviderBlocked(f"{what}; {advice}", retry_after_s=_BLOCKED_WAIT_S)
+        case _ if code < 300 and is_retryable(error) and hinted is not None:
+            return Throttled(what, retry_after_s=hinted)
         case _:
-            return UncertainCall(what, retry_after_s=hinted)
+            return None
 
 
-def _code(error: dict[str, Any], status: int) -> int:
-    """The status, but where it hides a fault: a 200 can hold an error with a code of its own."""
-    code = error.get("code")
-    if status >= 400:
-        return status
-    if isinstance(code, int) and not isinstance(code, bool) and 400 <= code <= 599:
-        return code
-    return status
+def _given_up(code: int, what: str, error: dict[str, Any]) -> PermanentError | None:
+    """The same call would be refused again."""
+    match code:
+        case 400 | 403 if is_moderated(error):
+            return PermanentError(what, reason="moderated")
+        case 408 | 409 | 423 | 424 | 425 | 499:
+            return None  # Begun and broken off, or not its turn.
+        case _ if 300 <= code < 400:
+            return PermanentError(f"{what}; correct the base URL", reason=f"provider_{code}")
+        case _ if 400 <= code < 500:
+            return CallRefused(what, reason=f"provider_{code}")
+        case _ if code < 300 and is_retryable(error) is False:
+            return PermanentError(what, reason="provider_error")
+        case _:
+            return None
 
 
 def _usage(raw: Any) -> Usage:

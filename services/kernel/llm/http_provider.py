@@ -6,6 +6,7 @@ What an answer means is read in `http_answer`; here is what can go wrong on the 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -17,7 +18,7 @@ from services.kernel.errors import SettingsError, TransientError, UncertainCall
 from services.kernel.llm.http_answer import read_answer
 from services.kernel.llm.prompt import CompletionRequest
 from services.kernel.llm.provider import Completion
-from services.kernel.model_settings import ProviderAccess
+from services.kernel.provider_access import ProviderAccess
 
 REPLY_MAX_BYTES = 2 * 1024 * 1024
 """A completion is some 10 KiB; more is a fault, and must not fill our memory."""
@@ -25,6 +26,10 @@ REPLY_MAX_BYTES = 2 * 1024 * 1024
 KEY_MIN_CHARACTERS = 16
 """A shorter key is what people fill in for a local server (`none`), and part of innocent words."""
 
+_LIST_MAX_BYTES = 32 * 1024 * 1024
+_LIST_S = 10.0
+_FAULT_MAX_CHARACTERS = 300
+_CODINGS = ("gzip", "deflate")
 _USER_AGENT = "cardflow/0.1"
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 _NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
@@ -41,46 +46,107 @@ class HttpProvider:
         self, client: httpx.AsyncClient, access: ProviderAccess, *, timeout_s: float | None = None
     ) -> None:
         self._client = client
-        self._url = _completions_url(access.base_url)
+        self._url = _url(access.base_url, "chat/completions")
+        self._models_url = _url(access.base_url, "models")
         self._kind = access.kind
         self._timeout_s = timeout_s
         self._secret = _key(access).encode()
+        self._quoted = _forms(self._secret)
 
     async def complete(self, request: CompletionRequest) -> Completion:
         status, headers, body = await self._exchange(request.body)
         return read_answer(status, headers, body, kind=self._kind)
 
-    async def _exchange(self, body: bytes) -> tuple[int, httpx.Headers, bytes]:
+    async def list_models(self) -> bytes:
+        """The provider's list of its models, whatever it answers; empty for a refusal.
+
+        Raises TransientError when there is no whole answer.
+        """
+        chunks = bytearray()
         try:
             async with (
-                asyncio.timeout(self._timeout_s),
-                self._client.stream("POST", self._url, content=body) as response,
+                asyncio.timeout(_LIST_S),
+                self._client.stream("GET", self._models_url) as response,
             ):
-                chunks = bytearray()
+                _check_coding(response.headers.get("content-encoding", ""))
                 async for chunk in response.aiter_bytes():
                     chunks += chunk
-                    if len(chunks) > REPLY_MAX_BYTES:
-                        raise UncertainCall(f"the reply is larger than {REPLY_MAX_BYTES} bytes")
-        except _NOT_SENT as error:
-            if _was_sent(error):
-                raise UncertainCall(f"the call was cut off: {error!r}") from error
-            raise TransientError(f"the provider can't be reached: {error!r}") from error
-        except TimeoutError as error:
-            raise UncertainCall(f"no whole answer within {self._timeout_s} s") from error
-        except (httpx.HTTPError, httpx.StreamError, aiohttp.ClientError) as error:
-            raise UncertainCall(f"the call was cut off: {error!r}") from error
-        return response.status_code, response.headers, self._redacted(bytes(chunks))
+                    if len(chunks) > _LIST_MAX_BYTES:
+                        return b""
+        except (httpx.HTTPError, httpx.StreamError, aiohttp.ClientError, TimeoutError) as error:
+            failure = self._failure(error)
+            # Without its cause: aiohttp's errors show the headers that we sent, the key too.
+            raise TransientError(f"the list of models can't be read: {failure}") from None
+        if response.status_code >= 500:
+            raise TransientError(
+                f"the list of models: the provider answered {response.status_code}"
+            )
+        return bytes(chunks) if response.status_code == 200 else b""
 
-    def _redacted(self, body: bytes) -> bytes:
-        """Some providers quote the key that they refuse; parts of a body stand in our messages."""
-        if len(self._secret) < KEY_MIN_CHARACTERS:
-            return body
-        return body.replace(self._secret, b"[redacted]")
+    async def _exchange(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers by their lower-case names, and body."""
+        try:
+            return await self._answered(body)
+        except (TimeoutError, httpx.HTTPError, httpx.StreamError, aiohttp.ClientError) as error:
+            failure = self._failure(error)
+        # Without its cause: aiohttp's errors show the headers that we sent, the key too.
+        raise failure
+
+    async def _answered(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        async with (
+            asyncio.timeout(self._timeout_s),
+            self._client.stream("POST", self._url, content=body) as response,
+        ):
+            _check_coding(response.headers.get("content-encoding", ""))
+            chunks = bytearray()
+            async for chunk in response.aiter_bytes():
+                chunks += chunk
+                if len(chunks) > REPLY_MAX_BYTES:
+                    raise UncertainCall(f"the reply is larger than {REPLY_MAX_BYTES} bytes")
+        headers = {
+            name.decode("latin-1").lower(): self._redacted(value).decode("latin-1")
+            for name, value in response.headers.raw
+        }
+        return response.status_code, headers, self._redacted(bytes(chunks))
+
+    def _failure(self, error: Exception) -> TransientError:
+        said = self._redacted(str(error).encode("utf-8", "replace")).decode("utf-8", "replace")
+        what = f"{type(error).__name__}: {said[:_FAULT_MAX_CHARACTERS]}"
+        if isinstance(error, TimeoutError):
+            return UncertainCall(f"no whole answer within {self._timeout_s} s")
+        if isinstance(error, _NOT_SENT) and not _was_sent(error):
+            return TransientError(f"the provider can't be reached: {what}")
+        return UncertainCall(f"the call was cut off: {what}")
+
+    def _redacted(self, said: bytes) -> bytes:
+        """Some providers quote the key that they refuse; parts of an answer stand in our texts."""
+        if len(self._secret) >= KEY_MIN_CHARACTERS:
+            for form in self._quoted:
+                said = said.replace(form, b"[redacted]")
+        return said
 
 
-def _completions_url(base_url: str) -> str:
+def _check_coding(named: str) -> None:
+    """Codings on top of each other, or one that was not asked for, can unfold without bound.
+
+    What one layer of gzip makes of a chunk of 16 KiB is 16 MiB at most, and looked at chunk by
+    chunk.
+    """
+    if named.strip().lower() not in ("", "identity", *_CODINGS):
+        raise UncertainCall(
+            f"the reply is coded as {named[:40]!r}, expected {' or '.join(_CODINGS)}"
+        )
+
+
+def _forms(secret: bytes) -> tuple[bytes, ...]:
+    """As it stands, and as JSON may write it."""
+    spelt = json.dumps(secret.decode("ascii"))[1:-1].encode()
+    return tuple(dict.fromkeys((secret, spelt, spelt.replace(b"/", rb"\/"))))
+
+
+def _url(base_url: str, path: str) -> str:
     try:
-        url = httpx.URL(f"{base_url.rstrip('/')}/chat/completions")
+        url = httpx.URL(f"{base_url.rstrip('/')}/{path}")
     except httpx.InvalidURL as error:
         raise SettingsError(f"the provider's URL {base_url!r} can't be read: {error}") from error
     if url.scheme not in ("http", "https") or not url.host:
@@ -118,6 +184,7 @@ async def open_http_provider(
     headers = {
         "User-Agent": _USER_AGENT,
         "Content-Type": "application/json",
+        "Accept-Encoding": ", ".join(_CODINGS),
         "X-OpenRouter-Title": "cardflow",
     }
     if key := _key(access):
@@ -126,6 +193,7 @@ async def open_http_provider(
     async with httpx.AsyncClient(
         transport=AiohttpTransport(limits=limits),
         headers=headers,
-        timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
+        # Who does not get so far as to be connected in half the time was sent nothing, and is told.
+        timeout=httpx.Timeout(timeout_s, connect=min(timeout_s / 2, 10.0)),
     ) as client:
         yield HttpProvider(client, access, timeout_s=timeout_s)

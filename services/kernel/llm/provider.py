@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Protocol
+
+from pydantic import Field
 
 from services.kernel.contracts.base import Contract
 from services.kernel.contracts.provenance import Usage
@@ -13,7 +16,10 @@ from services.kernel.llm.prompt import CompletionRequest
 class Completion(Contract):
     """One answer of a model: the text, and who served it at what cost.
 
-    `call_id` is the id of the attempt that asked for it, once it is kept.
+    Once it is kept, `call_id` is the id of the attempt that asked for it, `prompt` and
+    `prompt_version` what it answers, `kept_at` since when; older ones lack them. `rebuilt`: made of
+    the result that was read from it, not in the model's own words. `exhausted_for_s`: the
+    provider said with it that no call is left for so long; nothing that is kept.
     """
 
     text: str
@@ -22,6 +28,11 @@ class Completion(Contract):
     generation_id: str | None = None
     usage: Usage = Usage()
     call_id: str | None = None
+    prompt: str | None = None
+    prompt_version: str | None = None
+    kept_at: datetime | None = None
+    rebuilt: bool = False
+    exhausted_for_s: float | None = Field(default=None, exclude=True)
 
 
 class UnfitCompletion(ReplyRejected):

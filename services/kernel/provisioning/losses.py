@@ -1,6 +1,8 @@
 """What the loss of a stream or bucket means: from what it is filled again, or what is gone. Pure.
 
 SUBMISSIONS ─ingest→ TERMS ─stage1→ ANALYSES ─stage2→ CARDS
+
+LANES holds copies from TERMS and ANALYSES: the main consumers of both stages make them again.
 """
 
 from __future__ import annotations
@@ -11,14 +13,16 @@ from typing import Final
 from services.kernel import topology
 from services.kernel.topology import ServiceName
 
-_WRITERS: Final[dict[str, ServiceName]] = {
-    topology.TERMS.name: "ingest",
-    topology.ANALYSES.name: "stage1",
-    topology.CARDS.name: "stage2",
+_WRITERS: Final[dict[str, tuple[ServiceName, ...]]] = {
+    topology.TERMS.name: ("ingest",),
+    topology.ANALYSES.name: ("stage1",),
+    topology.CARDS.name: ("stage2",),
+    topology.LANES.name: ("stage1", "stage2"),
 }
-"""Each stream that another one determines, with the service that makes it from that one."""
+"""Each stream that others determine, with the services that make it from those."""
 
-_PAID_FOR: Final = (topology.ANALYSES.name, topology.CARDS.name)
+_PAID_FOR: Final = (topology.ANALYSES.name, topology.CARDS.name, topology.LANES.name)
+"""What is filled again by stages that ask a model."""
 _CACHE: Final = f"KV_{topology.COMPLETIONS.name}"
 
 _GONE: Final = {
@@ -37,35 +41,35 @@ _GONE: Final = {
 }
 
 
-def feeder_of(lost_one: str, lost: Set[str]) -> topology.Consumer | None:
-    """The consumer that fills a lost stream again, once it is made anew; None where nothing can.
+def feeders_of(lost_one: str, lost: Set[str]) -> tuple[topology.Consumer, ...]:
+    """The consumers that fill a lost stream again, once they are made anew; none where none can.
 
     `lost`: all that was lost with it. Without the cache nothing is asked for again by itself:
     every term would be paid for twice.
     """
-    writer = _WRITERS.get(lost_one)
-    if writer is None or (lost_one in _PAID_FOR and _CACHE in lost):
-        return None
-    feeder = topology.CONSUMERS[writer]
-    return feeder if _has_or_gets_back(feeder.stream, lost) else None
+    if lost_one in _PAID_FOR and _CACHE in lost:
+        return ()
+    feeders = [topology.CONSUMERS[writer] for writer in _WRITERS.get(lost_one, ())]
+    return tuple(feeder for feeder in feeders if _has_or_gets_back(feeder.stream, lost))
 
 
 def consequence(lost_one: str, lost: Set[str]) -> str:
     """What an operator should know when `lost_one` is made again; empty on a new server."""
     if lost_one not in lost:
         return ""
-    writer = _WRITERS.get(lost_one)
-    if writer is None:
+    if lost_one not in _WRITERS:
         return _GONE[lost_one]
-    if feeder_of(lost_one, lost) is not None:
-        return f"filled again by {writer}"
-    if _has_or_gets_back(topology.CONSUMERS[writer].stream, lost):
+    if feeders := feeders_of(lost_one, lost):
+        return f"filled again by {' and '.join(feeder.durable for feeder in feeders)}"
+    writers = _WRITERS[lost_one]
+    sources = [topology.CONSUMERS[writer].stream for writer in writers]
+    if any(_has_or_gets_back(source, lost) for source in sources):
         return (
             f"not filled again, since the cache is lost, too, and all would be paid for twice; to "
-            f"have it so, delete the consumer {writer} and provision again"
+            f"have it so, delete the consumer {' and '.join(writers)} and provision again"
         )
-    return f"lost: what it held, since {topology.CONSUMERS[writer].stream} is lost, too"
+    return f"lost: what it held, since {' and '.join(sources)} is lost, too"
 
 
 def _has_or_gets_back(stream: str, lost: Set[str]) -> bool:
-    return stream not in lost or feeder_of(stream, lost) is not None
+    return stream not in lost or bool(feeders_of(stream, lost))

@@ -1,4 +1,4 @@
-"""Pausing a service on the server: its consumer hands out nothing more, on all replicas at once.
+"""Pausing a service on the server: its consumers hand out nothing more, on all replicas at once.
 
 A pause outlives restarts of the services and of the server. Work in hand is finished. Times are
 reckoned by the server's clock, since the server ends the pause.
@@ -7,14 +7,17 @@ reckoned by the server's clock, since the server ends the pause.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+import structlog
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from services.kernel import topology
+from services.kernel.nats_faults import NATS_FAULTS
 from services.kernel.topology import ServiceName
 
 UNTIL_RESUMED: Final = datetime(2200, 1, 1, tzinfo=UTC)
@@ -28,10 +31,11 @@ Paused = Mapping[ServiceName, datetime]
 
 @dataclass(frozen=True)
 class ConsumerState:
-    """A durable consumer at one moment; `paused_until` of None: it hands out messages.
+    """The consumers of a service at one moment; `paused_until` of None: they hand out messages.
 
     `waiting`: not handed out yet. `in_hand`: handed out and not answered, or to be handed out
-    again. `floor`: everything up to this place of its stream is answered.
+    again. Both count what waits in the lanes, too. `floor`: everything up to this place of the
+    stream that the service reads is answered, or left to a lane.
     """
 
     now: datetime
@@ -48,8 +52,21 @@ class ConsumerState:
 
 
 async def consumer_state(js: JetStreamContext, service: ServiceName) -> ConsumerState:
-    """Raises NotFoundError when the consumer or its stream is missing."""
-    consumer = topology.CONSUMERS[service]
+    """Raises NotFoundError when a consumer or its stream is missing.
+
+    The main consumer is asked first: what it leaves to a lane is then counted there, if not here.
+    """
+    states = [await _state_of(js, consumer) for consumer in topology.consumers_of(service)]
+    return replace(
+        states[0],
+        now=states[-1].now,
+        paused_until=max((s.paused_until for s in states if s.paused_until), default=None),
+        waiting=sum(state.waiting for state in states),
+        in_hand=sum(state.in_hand for state in states),
+    )
+
+
+async def _state_of(js: JetStreamContext, consumer: topology.Consumer) -> ConsumerState:
     # Asked for by hand: the client leaves out the server's time.
     subject = f"CONSUMER.INFO.{consumer.stream}.{consumer.durable}"
     info: dict[str, Any] = await js._api_request(f"{js._prefix}.{subject}")  # noqa: SLF001
@@ -82,6 +99,20 @@ async def pause(
     return until
 
 
+async def pause_at_least(js: JetStreamContext, service: ServiceName, until: float) -> None:
+    """Pauses until that time (seconds since the epoch); one that lasts longer stays as it is.
+
+    For a service that pauses itself: a pause that can't be made is none that is needed.
+    """
+    end = datetime.fromtimestamp(until, UTC)
+    try:
+        paused_until = (await consumer_state(js, service)).paused_until
+        if paused_until is None or paused_until < end:
+            await _pause_until(js, service, end)
+    except NATS_FAULTS as error:
+        structlog.get_logger().warning("pause.failed", error=repr(error))
+
+
 async def resume(js: JetStreamContext, service: ServiceName) -> bool:
     """Ends a pause; False when there was none. The service goes on within a second."""
     state = await consumer_state(js, service)
@@ -95,12 +126,11 @@ async def paused_services(js: JetStreamContext) -> dict[ServiceName, datetime]:
     """Which services are paused, and until when. A consumer that is missing is not paused."""
     paused: dict[ServiceName, datetime] = {}
     for service in topology.SERVICES:
-        try:
-            until = (await consumer_state(js, service)).paused_until
-        except NotFoundError:
-            continue
-        if until is not None:
-            paused[service] = until
+        for consumer in topology.consumers_of(service):
+            with suppress(NotFoundError):
+                until = (await _state_of(js, consumer)).paused_until
+                if until is not None:
+                    paused[service] = max(until, paused.get(service, until))
     return paused
 
 
@@ -116,6 +146,6 @@ def until_words(until: datetime) -> str:
 
 
 async def _pause_until(js: JetStreamContext, service: ServiceName, until: datetime) -> None:
-    consumer = topology.CONSUMERS[service]
     end = until.astimezone(UTC).isoformat()
-    await js.pause_consumer(consumer.stream, consumer.durable, end)
+    for consumer in topology.consumers_of(service):
+        await js.pause_consumer(consumer.stream, consumer.durable, end)

@@ -26,20 +26,21 @@ from nats.js.errors import NotFoundError
 from services.kernel import topology
 from services.kernel.provisioning.altering import update_consumer, update_stream
 from services.kernel.provisioning.drift import Drift, differing
-from services.kernel.provisioning.losses import consequence, feeder_of
+from services.kernel.provisioning.losses import consequence, feeders_of
 from services.kernel.settings import NatsSettings
 
 _DAY_S = 86_400.0
 _DUPLICATE_WINDOW_S = 120.0
-_MAX_ACK_PENDING = 2_000
-"""Above 1.2 × concurrency × replicas of any stage that fits on one machine."""
+_MAX_ACK_PENDING = 20_000
+"""Terms that wait to be tried again count, too: those of a batch over its budget above all, which
+must not keep other batches from being delivered."""
 
 
 def stream_config(stream: topology.Stream, settings: NatsSettings) -> StreamConfig:
     return StreamConfig(
         name=stream.name,
         subjects=list(stream.subjects),
-        retention=RetentionPolicy.LIMITS,
+        retention=RetentionPolicy.WORK_QUEUE if stream.until_acked else RetentionPolicy.LIMITS,
         storage=StorageType.FILE,
         discard=DiscardPolicy.NEW,
         discard_new_per_subject=stream.first_write_wins,
@@ -81,7 +82,6 @@ def bucket_config(bucket: topology.Bucket, settings: NatsSettings) -> StreamConf
 
 def consumer_config(consumer: topology.Consumer, settings: NatsSettings) -> ConsumerConfig:
     """Server redelivery is unlimited: past a server limit a message just stays, unseen."""
-    stream = next(s for s in topology.STREAMS if s.name == consumer.stream)
     return ConsumerConfig(
         name=consumer.durable,
         durable_name=consumer.durable,
@@ -90,7 +90,7 @@ def consumer_config(consumer: topology.Consumer, settings: NatsSettings) -> Cons
         ack_wait=settings.ack_wait_s,
         max_deliver=-1,
         max_ack_pending=_MAX_ACK_PENDING,
-        filter_subjects=list(stream.subjects),
+        filter_subjects=list(consumer.subjects),
     )
 
 
@@ -116,10 +116,12 @@ async def provision(
         if only is None or config.name in only
     ]
     consumers = [
-        (consumer, await _found_consumer(js, consumer))
-        for consumer in topology.CONSUMERS.values()
+        (consumer, service, await _found_consumer(js, consumer))
+        for service in topology.SERVICES
+        for consumer in topology.consumers_of(service)
         if only is None or consumer.durable in only
     ]
+    pauses = {c.durable: state.pause_until for c, _, state in consumers if state is not None}
     is_new = not any(found for _, _, found in looked_at)
     missing = {config.name or "" for _, config, found in looked_at if found is None}
     lost = frozenset() if is_new else frozenset(missing)
@@ -131,9 +133,11 @@ async def provision(
             drifts += await _compare_stream(
                 js, kind, config, found, bounds=bounds, check_only=check_only
             )
-    remade = {feeder.durable for name in lost if (feeder := feeder_of(name, lost))}
-    for consumer, state in consumers:
-        wanted = consumer_config(consumer, settings)
+    remade = {feeder.durable for name in lost for feeder in feeders_of(name, lost)}
+    for consumer, service, state in consumers:
+        # Made anew it stays paused; a lane is paused with its service.
+        pause_until = pauses.get(consumer.durable, pauses.get(service))
+        wanted = consumer_config(consumer, settings).evolve(pause_until=pause_until)
         if state is None or (consumer.durable in remade and not check_only):
             drifts.append(
                 await _create_consumer(js, consumer, wanted, state, check_only=check_only)
@@ -173,13 +177,12 @@ async def _create_stream(
 ) -> Drift:
     """Creates a stream or bucket, empty, and sees to it that it is filled again where it can be.
 
-    The consumer that feeds it is deleted before: however this ends, that consumer is then missing,
-    is made again, and delivers everything.
+    The consumers that feed it are deleted before: however this ends, they are then missing, are
+    made again, and deliver everything.
     """
     name = wanted.name or ""
-    feeder = feeder_of(name, lost)
     if not check_only:
-        if feeder is not None:
+        for feeder in feeders_of(name, lost):
             with suppress(NotFoundError):
                 await js.delete_consumer(feeder.stream, feeder.durable)
         await js.add_stream(wanted)
@@ -222,9 +225,9 @@ async def _create_consumer(
     *,
     check_only: bool,
 ) -> Drift:
-    """`before`: as it was when it was deleted to fill a stream again. A pause of it goes on."""
+    """`before`: as it was when it was deleted to fill a stream again."""
     if not check_only:
-        await js.add_consumer(consumer.stream, _paused_as(before, wanted))
+        await js.add_consumer(consumer.stream, wanted)
     note = "" if before is None else "made anew, it delivers everything on its stream again"
     return Drift(
         "consumer", consumer.durable, "exists", True, None, changed=not check_only, note=note
@@ -245,12 +248,8 @@ async def _compare_consumer(
     if changes and not check_only:
         names = {name for name, _, _ in changes}
         kept = {name: old for name, _, old in differing(wanted, found) if name not in names}
-        note = await update_consumer(js, consumer, _paused_as(found, wanted.evolve(**kept)))
+        note = await update_consumer(js, consumer, wanted.evolve(**kept))
     return [
         Drift("consumer", consumer.durable, setting, new, old, changed=not check_only, note=note)
         for setting, new, old in changes
     ]
-
-
-def _paused_as(before: ConsumerConfig | None, wanted: ConsumerConfig) -> ConsumerConfig:
-    return wanted.evolve(pause_until=before.pause_until if before else None)

@@ -1,4 +1,4 @@
-"""A running service's look at what it stands on: its streams, its consumer, its buckets.
+"""A running service's look at what it stands on: its streams, its consumers, its buckets.
 
 Changes nothing: `provision` repairs. What is wrong is told once when it changes, not at each look.
 """
@@ -27,6 +27,7 @@ _WRITES: Final[dict[ServiceName, topology.Stream]] = {
     "stage2": topology.CARDS,
     "exporter": topology.BATCHES,
 }
+_FEEDS_LANES: Final = ("ingest", "stage1")
 _ASKS_A_MODEL: Final = ("stage1", "stage2")
 _UNTIL_REPAIRED_S: Final = 3.0
 """Between two looks at most while something is wrong: the repair should not go unnoticed."""
@@ -35,16 +36,20 @@ _LEAST_S: Final = 1.0
 
 
 def used_by(service: ServiceName) -> frozenset[str]:
-    """The names of the streams, buckets and the consumer that a service can't do without."""
+    """The names of the streams, buckets and consumers that a service can't do without."""
+    consumers = topology.consumers_of(service)
     streams = {
-        topology.CONSUMERS[service].stream,
+        *(consumer.stream for consumer in consumers),
         _WRITES[service].name,
         topology.DEAD_LETTERS.name,
     }
+    if service in _FEEDS_LANES:
+        streams.add(topology.LANES.name)
     buckets = {topology.ATTEMPTS}
     if service in _ASKS_A_MODEL:
         buckets |= {topology.COMPLETIONS, topology.CLAIMS, topology.FLEET}
-    return frozenset({service, *streams, *(f"KV_{bucket.name}" for bucket in buckets)})
+    durables = {consumer.durable for consumer in consumers}
+    return frozenset({*durables, *streams, *(f"KV_{bucket.name}" for bucket in buckets)})
 
 
 class Watch:

@@ -132,7 +132,7 @@ def answered(attempts: Attempts) -> Set[str]:
 
 
 def in_vain(attempts: Attempts, replay: int, own: Set[str] = frozenset()) -> int:
-    """Attempts of a replay since its last answer, but for one's own.
+    """Attempts of a replay since its last answer, but for one's own that got no reply.
 
     The rest of the way is free: a term that was paid for has as many tries for that as it had for
     the answer.
@@ -140,7 +140,7 @@ def in_vain(attempts: Attempts, replay: int, own: Set[str] = frozenset()) -> int
     counted = [a for a in attempts if a.replay == replay and a.outcome != "throttled"]
     answers = [place for place, attempt in enumerate(counted, 1) if is_answered(attempt)]
     since = counted[answers[-1] if answers else 0 :]
-    return sum(attempt.id not in own for attempt in since)
+    return sum(attempt.id not in own or attempt.outcome == "billed" for attempt in since)
 
 
 def _has(attempts: Attempts, id_: str) -> bool:

@@ -171,14 +171,19 @@ class AttemptLedger:
         if self._open is None:
             await self._append(self._new())
 
-    async def begin(self, fingerprint: str) -> str:
+    @property
+    def has_attempt_left(self) -> bool:
+        """A further call is within the bound, as far as this hand knows."""
+        return in_vain(self.history.attempts, self._replay) < self._max_attempts
+
+    async def begin(self, fingerprint: str, *, is_repair: bool = False) -> str:
         """Records a call before it is sent; its id.
 
         Raises BatchCancelled when nothing more may be spent, and what `reopen` raises.
         """
         if self._is_cancelled():
             raise BatchCancelled(f"batch {self._identity.batch} was cancelled")
-        call = self._new(fingerprint)
+        call = self._new(fingerprint, is_repair=is_repair)
         if not self._record.is_known:
             if await self._record.create(AttemptHistory(attempts=(call,))):
                 self._open = call.id
@@ -258,7 +263,7 @@ class AttemptLedger:
             lambda history: history.model_copy(update={"attempts": change(history.attempts)})
         )
 
-    def _new(self, fingerprint: str | None = None) -> Attempt:
+    def _new(self, fingerprint: str | None = None, *, is_repair: bool = False) -> Attempt:
         id_ = secrets.token_hex(4)
         self._own.add(id_)
         return Attempt(
@@ -266,6 +271,7 @@ class AttemptLedger:
             replay=self._replay,
             outcome="started",
             fingerprint=fingerprint,
+            is_repair=is_repair,
             started_at=now(),
         )
 

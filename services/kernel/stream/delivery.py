@@ -1,6 +1,7 @@
 """The rules of delivery, once for all services: from a message to its one answer.
 
-    guard → handle → publish, await the PubAck → ack
+    guard → handle → publish, await the PubAck → copy an urgent one into its lane → ack
+    not normal, from the main consumer → left to its lane, then ack
     any error → RetryPolicy.decide → nak(delay) | dead letter, then ack
     its batch was cancelled → a record that says so, then ack
 
@@ -12,16 +13,17 @@ be published is held in hand until it can.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 from nats.aio.msg import Msg
 from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from services.kernel import topology
-from services.kernel.errors import BatchCancelled, Outage, PermanentError
+from services.kernel.circumstances import Circumstances
+from services.kernel.errors import BatchCancelled, BudgetReached, Outage, PermanentError
 from services.kernel.holding import Holding
 from services.kernel.metrics import Metrics
 from services.kernel.nats_faults import NATS_FAULTS
@@ -37,9 +39,13 @@ from services.kernel.stream.incoming import (
     identity_of_subject,
     read_delivery,
 )
+from services.kernel.stream.lanes import Lanes
 from services.kernel.stream.outgoing import Publisher
 from services.kernel.stream.retry import GiveUp, Retry, RetryPolicy
 from services.kernel.stream.trace import Trace
+
+_LOOK_EVERY: Final = 4
+"""Deliveries of a term whose batch is over its budget."""
 
 
 class Handler(Protocol):
@@ -62,11 +68,12 @@ class Delivery:
         publisher: Publisher,
         attempts: AttemptStore,
         endings: Endings,
+        lanes: Lanes,
         policy: RetryPolicy,
         in_hand: InHand,
         holding: Holding,
         metrics: Metrics,
-        cancelled: Container[str] = (),
+        circumstances: Circumstances | None = None,
         identify: Callable[[Incoming], Identity] = identity_of_subject,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -75,10 +82,11 @@ class Delivery:
         self._publisher = publisher
         self._attempts = attempts
         self._endings = endings
+        self._lanes = lanes
         self._policy = policy
         self._in_hand = in_hand
         self._holding = holding
-        self._cancelled = cancelled
+        self._circumstances = circumstances or Circumstances()
         self._metrics = metrics
         self._identify = identify
         self._jitter = jitter
@@ -93,7 +101,7 @@ class Delivery:
             replay=incoming.replay,
             max_attempts=self._policy.max_attempts,
             has_ended=lambda: self._endings.has_ended(identity, incoming.replay),
-            is_cancelled=lambda: identity.batch in self._cancelled,
+            is_cancelled=lambda: identity.batch in self._circumstances.cancelled,
         )
         with (
             self._in_hand.work_on(message),
@@ -106,9 +114,10 @@ class Delivery:
             ),
         ):
             try:
-                outcome = await self._carry(incoming, identity, ledger, trace)
-            except AlreadyDone:
-                outcome = "duplicate"
+                if lane := self._lanes.lane_of(incoming):
+                    outcome = await self._leave_to(lane, incoming, identity)
+                else:
+                    outcome = await self._carry_on(incoming, identity, ledger, trace)
             except TakenOver:
                 self._note_taken_over()
                 return
@@ -119,13 +128,31 @@ class Delivery:
             self._metrics.completed(outcome)
             self._log.debug("message.completed", outcome=outcome)
 
+    async def _leave_to(self, lane: topology.Lane, incoming: Incoming, identity: Identity) -> str:
+        """On the main consumer: the lane's copy is what becomes of the term, also cancelled."""
+        if await self._endings.has_ended(identity, incoming.replay):
+            return "duplicate"
+        await self._lanes.leave(incoming, lane)
+        return "left_to_lane"
+
+    async def _carry_on(
+        self, incoming: Incoming, identity: Identity, ledger: AttemptLedger, trace: Trace
+    ) -> str:
+        try:
+            return await self._carry(incoming, identity, ledger, trace)
+        except AlreadyDone:
+            if incoming.lane == "urgent":  # Who ended it may have died before this.
+                await self._holding.until_written(lambda: self._lanes.hurry_on(identity))
+            return "duplicate"
+
     async def _carry(
         self, incoming: Incoming, identity: Identity, ledger: AttemptLedger, trace: Trace
     ) -> str:
-        if identity.batch in self._cancelled:
+        if identity.batch in self._circumstances.cancelled:
             await ledger.reopen()
             if not ledger.is_answered:
                 raise BatchCancelled(f"batch {identity.batch} was cancelled")
+        self._put_off_unaffordable(incoming, identity)
         if incoming.redelivered or incoming.replay:
             await ledger.reopen()
             await ledger.mark_started()
@@ -137,9 +164,31 @@ class Delivery:
         headers = {topology.TRACEPARENT: trace.header()}
         if incoming.replay:
             headers[topology.REPLAYS] = str(incoming.replay)
-        return await self._holding.until_written(
-            lambda: self._publisher.publish(outgoing.subject, outgoing.body, headers=headers)
+        return await self._publish(outgoing, headers)
+
+    async def _publish(self, outgoing: Outgoing, headers: dict[str, str]) -> str:
+        subject, body = outgoing.subject, outgoing.body
+        if outgoing.priority != "normal":
+            headers = {**headers, topology.PRIORITY: outgoing.priority}
+        published = await self._holding.until_written(
+            lambda: self._publisher.publish(subject, body, headers=headers)
         )
+        if outgoing.priority == "urgent":
+            await self._holding.until_written(
+                lambda: self._lanes.hurry(
+                    subject, None if published == "duplicate" else body, headers
+                )
+            )
+        return published
+
+    def _put_off_unaffordable(self, incoming: Incoming, identity: Identity) -> None:
+        """A batch without money comes again and again: that must cost the others nothing.
+
+        Now and then it is looked whether the answer is known meanwhile: that costs no money.
+        """
+        looks = incoming.deliveries % _LOOK_EVERY == 1
+        if identity.batch in self._circumstances.unaffordable and not looks:
+            raise BudgetReached(f"the budget of batch {identity.batch} is used up")
 
     async def _answer_failure(
         self,

@@ -32,8 +32,11 @@ class Endings:
         if not any(s.name == stream and s.first_write_wins for s in topology.STREAMS):
             return False  # A subject of SUBMISSIONS holds many messages.
         now = await standing(self._js, stream, incoming.subject)
-        # None: taken off, and about to be published again.
-        return now is None or now.seq != incoming.sequence
+        if now is None:
+            return True  # Taken off, and about to be published again.
+        if incoming.lane is not None:  # A copy, whose place is one in the lane.
+            return replay_count(now.headers or {}) > incoming.replay
+        return now.seq != incoming.sequence
 
     async def _is_given_up(self, identity: Identity, replay: int) -> bool:
         """A record stands, of its death or of its cancellation; a later replay goes on."""

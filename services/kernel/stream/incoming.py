@@ -5,18 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from nats.aio.msg import Msg
 
 from services.kernel import topology
+from services.kernel.contracts.term import Priority
+
+_LANES: Final[Mapping[str, topology.Lane]] = {"urgent": "urgent", "bulk": "bulk"}
 
 
 @dataclass(frozen=True)
 class Incoming:
     """One delivery.
 
-    `sequence` is the message's place in its stream, `deliveries` the server's count of hand-outs
-    (from 1; it also rises when a replica stops, so it is not our count of attempts).
+    `subject` is that of the stream which the service reads, also for a copy that came by a lane;
+    `lane` names that lane. `sequence` is the message's place in the stream that it came from,
+    `deliveries` the server's count of hand-outs (from 1; it also rises when a replica stops, so it
+    is not our count of attempts).
     """
 
     subject: str
@@ -25,6 +31,12 @@ class Incoming:
     sequence: int
     deliveries: int
     published_at: datetime
+    lane: topology.Lane | None = None
+
+    @property
+    def marked_for(self) -> topology.Lane | None:
+        """The lane that its writer meant a message on a checkpoint for."""
+        return _LANES.get(self.headers.get(topology.PRIORITY, ""))
 
     @property
     def replay(self) -> int:
@@ -64,20 +76,23 @@ class Identity:
 
 @dataclass(frozen=True)
 class Outgoing:
-    """What a handler wants published on the next stream."""
+    """What a handler wants published on the next stream, and how urgent it is there."""
 
     subject: str
     body: bytes
+    priority: Priority = "normal"
 
 
 def read_delivery(msg: Msg) -> Incoming:
+    subject, lane = topology.source_of(msg.subject)
     return Incoming(
-        subject=msg.subject,
+        subject=subject,
         data=msg.data,
         headers=msg.headers or {},
         sequence=msg.metadata.sequence.stream,
         deliveries=msg.metadata.num_delivered,
         published_at=msg.metadata.timestamp,
+        lane=lane,
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import nats
@@ -86,10 +86,19 @@ async def subjects_of(js: JetStreamContext, stream: str, subject_filter: str) ->
 
 
 async def messages_of(js: JetStreamContext, stream: str, subject_filter: str) -> AsyncIterator[Msg]:
-    """Every message under the filter that the stream holds now, in order."""
-    if not await subjects_of(js, stream, subject_filter):
-        return
-    async with _subscribed(js, stream, subject_filter, DeliverPolicy.ALL) as subscription:
+    """Every message under the filter that the stream holds now, in order; none without the stream.
+
+    A page of them is in memory at a time.
+    """
+    async with AsyncExitStack() as resources:
+        try:
+            subscription = await resources.enter_async_context(
+                _subscribed(js, stream, subject_filter, DeliverPolicy.ALL)
+            )
+        except NotFoundError:
+            return
+        if not (await subscription.consumer_info()).num_pending:
+            return
         while True:
             try:
                 messages = await subscription.fetch(_FETCH, timeout=_FETCH_S)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from services.kernel.errors import (
+    BudgetReached,
     Outage,
     PermanentError,
     ReplyRejected,
@@ -12,6 +14,8 @@ from services.kernel.errors import (
     TransientError,
 )
 from services.kernel.settings import RetrySettings
+
+_BUDGET_CAP_S: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,10 @@ class RetryPolicy:
     def decide(self, error: Exception, *, attempt: int, jitter: float) -> Retry | GiveUp:
         """The verdict on `error` after `attempt` attempts (from 1); `jitter` is u."""
         match error:
-            case PermanentError():
+            case PermanentError() | ReplyRejected():  # The reply of a repair, or past repair.
                 return GiveUp(error.reason)
+            case BudgetReached():
+                return Retry(self._short_delay_s(attempt, jitter), uses_attempt=False)
             case Outage() | Throttled():
                 return Retry(self._delay_s(error, attempt, jitter), uses_attempt=False)
         if attempt >= self.max_attempts:
@@ -62,12 +68,11 @@ class RetryPolicy:
         named = getattr(error, "retry_after_s", None) or 0.0
         return max(backoff, min(named, self.cap_s))
 
+    def _short_delay_s(self, attempt: int, jitter: float) -> float:
+        """Grows to between 15 and 30 s: how soon terms go on when their budget is raised."""
+        bound = min(self.cap_s, _BUDGET_CAP_S, self.base_s * 2.0 ** min(max(attempt, 1), 30))
+        return bound * (1 + jitter) / 2
+
 
 def _reason(error: Exception) -> str:
-    match error:
-        case ReplyRejected():
-            return error.reason
-        case TransientError():
-            return "attempts_used_up"
-        case _:
-            return "unexpected_error"
+    return "attempts_used_up" if isinstance(error, TransientError) else "unexpected_error"

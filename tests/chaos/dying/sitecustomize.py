@@ -93,6 +93,10 @@ def arm(service: str, folder: Path) -> None:
         return lambda: die(service, point, folder)
 
     wrap(Msg, "ack", before=at("before_ack"))
+    if service in ("ingest", "stage1"):
+        from services.kernel.stream.lanes import Lanes
+
+        wrap(Lanes, "hurry", before=at("before_lane"))
     if service in ("stage1", "stage2"):
         arm_stage(at)
     if service == "exporter":

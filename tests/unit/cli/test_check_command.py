@@ -14,7 +14,7 @@ from services.cli.main import cli
 from services.ingest.handler import read_submission
 from services.kernel.errors import TermRefused
 
-KEYS = ["line", "input", "normal", "homonym", "hint", "verdict", "reason"]
+KEYS = ["line", "input", "normal", "homonym", "hint", "priority", "verdict", "reason"]
 
 
 def check(*arguments: str | Path, input: str | None = None) -> Result:  # noqa: A002
@@ -43,6 +43,7 @@ def test_each_row_is_one_line_of_json_with_the_documented_keys(words: Path) -> N
         "normal": "책",
         "homonym": None,
         "hint": "book",
+        "priority": "normal",
         "verdict": "accept",
         "reason": None,
     }
@@ -137,3 +138,16 @@ def test_a_row_too_large_to_publish_is_rejected(tmp_path: Path) -> None:
     [row] = rows(check(path, "--json"))
     assert row["verdict"] == "reject"
     assert "at most 65,536 can be published" in row["reason"]
+
+
+def test_priorities_are_shown_where_a_row_names_one_and_a_wrong_one_is_refused(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "words.csv"
+    path.write_text("단어,우선순위\n책,urgent\n물,\n꽃,soon\n")
+    result = check(path, "--json")
+    assert [row["priority"] for row in rows(result)] == ["urgent", "normal", None]
+    assert rows(result)[2]["reason"].startswith("priority: invalid_field: ")
+    assert "priority" in check(path).stdout
+    path.write_text("책\n물\n")
+    assert "priority" not in check(path).stdout

@@ -85,12 +85,20 @@ def test_a_server_that_is_missing_or_does_not_run_fails(tmp_path: Path) -> None:
     assert "does not run" in check_server_binary(lambda: str(broken)).seen
 
 
-def test_a_provider_is_named_without_its_key_or_password() -> None:
+def test_a_provider_is_named_without_its_key() -> None:
     chosen = ProviderSettings(
-        kind="custom", base_url=f"https://me:{KEY}@llm/v1", model="m", api_key=SecretStr(KEY)
+        kind="custom", base_url="https://llm/v1", model="m", api_key=SecretStr(KEY)
     )
     finding = check_provider(lambda: ModelSettings(provider=chosen))
-    assert (finding.verdict, finding.seen) == ("ok", "custom: m at https://***@llm/v1, with a key")
+    assert (finding.verdict, finding.seen) == ("ok", "custom: m at https://llm/v1, with a key")
+
+
+def test_a_password_in_the_address_is_refused_and_not_shown() -> None:
+    chosen = ProviderSettings(kind="custom", base_url=f"https://me:{KEY}@llm/v1", model="m")
+    finding = check_provider(lambda: ModelSettings(provider=chosen))
+    assert finding.verdict == "fail"
+    assert "holds credentials" in finding.seen
+    assert KEY not in finding.seen
 
 
 def test_half_a_choice_of_provider_fails() -> None:

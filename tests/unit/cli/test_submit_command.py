@@ -120,7 +120,7 @@ def test_half_a_surrogate_pair_goes_out_as_its_escape() -> None:
     from services.cli.submitting import payloads
     from services.ingest.readers import Row
 
-    payload = payloads._payload("-", Row(1, {"term": "책\udc80"}, "책"), None)
+    payload = payloads._payload("-", Row(1, {"term": "책\udc80"}, "책"), {})
     assert isinstance(payload, Payload)
     assert payload.term == "책\udc80"
 
@@ -166,3 +166,12 @@ def test_people_are_told_what_broke_and_how_to_go_on(
     assert "1 term not taken by the server:\n  line 1: hello: too large" in shown
     assert "the server stopped answering" in shown
     assert "--batch b1" in shown
+
+
+def test_a_given_priority_holds_for_every_row(tmp_path: Path) -> None:
+    path = tmp_path / "words.csv"
+    path.write_text("term,priority\n책,bulk\n물,\n")
+    own = read_submission_files([str(path)]).payloads
+    assert [json.loads(payload.body).get("priority") for payload in own] == ["bulk", None]
+    given = read_submission_files([str(path)], priority="urgent").payloads
+    assert [json.loads(payload.body)["priority"] for payload in given] == ["urgent", "urgent"]

@@ -5,35 +5,38 @@ from __future__ import annotations
 import pytest
 
 from services.kernel import topology
-from services.kernel.provisioning.losses import consequence, feeder_of
+from services.kernel.provisioning.losses import consequence, feeders_of
 
 CACHE = "KV_COMPLETIONS"
 EVERYTHING = {s.name for s in topology.STREAMS} | {f"KV_{b.name}" for b in topology.BUCKETS}
 
 
 @pytest.mark.parametrize(
-    ("lost_one", "lost", "feeder"),
+    ("lost_one", "lost", "feeders"),
     [
-        ("TERMS", {"TERMS"}, "ingest"),
-        ("ANALYSES", {"ANALYSES"}, "stage1"),
-        ("CARDS", {"CARDS"}, "stage2"),
-        ("CARDS", {"CARDS", "ANALYSES", "TERMS"}, "stage2"),
-        ("TERMS", {"TERMS", CACHE}, "ingest"),
-        ("ANALYSES", {"ANALYSES", CACHE}, None),
-        ("CARDS", {"CARDS", CACHE}, None),
-        ("TERMS", {"TERMS", "SUBMISSIONS"}, None),
-        ("CARDS", {"CARDS", "ANALYSES", "TERMS", "SUBMISSIONS"}, None),
-        ("SUBMISSIONS", {"SUBMISSIONS"}, None),
-        ("DEAD_LETTERS", {"DEAD_LETTERS"}, None),
-        (CACHE, {CACHE}, None),
+        ("TERMS", {"TERMS"}, ["ingest"]),
+        ("ANALYSES", {"ANALYSES"}, ["stage1"]),
+        ("CARDS", {"CARDS"}, ["stage2"]),
+        ("CARDS", {"CARDS", "ANALYSES", "TERMS"}, ["stage2"]),
+        ("TERMS", {"TERMS", CACHE}, ["ingest"]),
+        ("ANALYSES", {"ANALYSES", CACHE}, []),
+        ("CARDS", {"CARDS", CACHE}, []),
+        ("TERMS", {"TERMS", "SUBMISSIONS"}, []),
+        ("CARDS", {"CARDS", "ANALYSES", "TERMS", "SUBMISSIONS"}, []),
+        ("LANES", {"LANES"}, ["stage1", "stage2"]),
+        ("LANES", {"LANES", "TERMS", "SUBMISSIONS"}, ["stage2"]),
+        ("LANES", {"LANES", CACHE}, []),
+        ("LANES", {"LANES", "ANALYSES", "TERMS", "SUBMISSIONS"}, []),
+        ("SUBMISSIONS", {"SUBMISSIONS"}, []),
+        ("DEAD_LETTERS", {"DEAD_LETTERS"}, []),
+        (CACHE, {CACHE}, []),
     ],
 )
 def test_a_stream_is_filled_by_who_writes_it_while_its_source_and_the_cache_are_there(
-    lost_one: str, lost: set[str], feeder: str | None
+    lost_one: str, lost: set[str], feeders: list[str]
 ) -> None:
-    found = feeder_of(lost_one, lost)
-    assert (found.durable if found else None) == feeder
-    assert ("filled again by" in consequence(lost_one, lost)) == (feeder is not None)
+    assert [feeder.durable for feeder in feeders_of(lost_one, lost)] == feeders
+    assert ("filled again by" in consequence(lost_one, lost)) == bool(feeders)
 
 
 @pytest.mark.parametrize("lost_one", sorted(EVERYTHING))

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.kernel.errors import (
+    BudgetReached,
     Outage,
     PermanentError,
     ProviderBlocked,
@@ -33,7 +34,7 @@ VERDICTS = [
     (TransientError("absurd", retry_after_s=86_400), 1, Retry(10.0)),
     (UncertainCall("cut off"), 1, Retry(1.0)),
     (UncertainCall("cut off"), 3, GiveUp("attempts_used_up")),
-    (ReplyRejected("not_json", "prose"), 2, Retry(2.0)),
+    (ReplyRejected("not_json", "prose"), 1, GiveUp("not_json")),
     (ReplyRejected("not_json", "prose"), 3, GiveUp("not_json")),
     (PermanentError("moderated", reason="moderation"), 1, GiveUp("moderation")),
     (PermanentError("no"), 1, GiveUp("permanent")),
@@ -90,6 +91,17 @@ def test_only_the_last_attempt_gives_up_a_transient_error(
 ) -> None:
     verdict = policy.decide(TransientError("reset"), attempt=attempt, jitter=jitter)
     assert isinstance(verdict, GiveUp) == (attempt >= policy.max_attempts)
+
+
+@given(policies, st.integers(1, 10_000), below_one)
+def test_a_batch_over_its_budget_comes_back_within_thirty_seconds_and_uses_no_attempt(
+    policy: RetryPolicy, attempt: int, jitter: float
+) -> None:
+    verdict = policy.decide(BudgetReached("used up"), attempt=attempt, jitter=jitter)
+    assert isinstance(verdict, Retry)
+    assert not verdict.uses_attempt
+    bound = min(policy.cap_s, 30.0, policy.base_s * 2.0 ** min(attempt, 30))
+    assert bound / 2 <= verdict.delay_s <= bound
 
 
 def test_full_jitter_spreads_over_the_whole_range() -> None:

@@ -10,26 +10,25 @@ from pydantic import SecretStr
 
 from services.exporter.settings import ExporterSettings
 from services.kernel.errors import SettingsError
-from services.kernel.model_settings import (
+from services.kernel.model_settings import ModelSettings, ProviderSettings
+from services.kernel.provider_access import (
     OPENROUTER_URL,
     SIMULATED_MODEL,
     SIMULATOR_URL,
-    ModelSettings,
-    ProviderSettings,
     is_loopback,
     resolve_provider,
 )
 from services.kernel.settings import KernelSettings, load_settings
 from services.stage1.settings import Stage1Settings
 
-KEY = "sk-or-very-secret"
+KEY = "sk-or-v1-very-secret-0123456789"
 
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
-        if name.upper().startswith("CARDFLOW_") or name.upper() == "OPENROUTER_API_KEY":
+        if name.upper().startswith("CARDFLOW_") or name.upper().startswith("OPENROUTER_"):
             monkeypatch.delenv(name)
 
 

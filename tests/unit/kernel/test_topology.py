@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.kernel import topology
+from services.kernel.topology import SERVICES
 
 
 def matches(pattern: str, subject: str) -> bool:
@@ -34,6 +37,7 @@ def streams_of(subject: str) -> list[str]:
         (topology.analyzed_subject("b1", "id"), "ANALYSES"),
         (topology.finished_subject("b1", "id"), "CARDS"),
         (topology.dead_subject("stage1", "b1", "id"), "DEAD_LETTERS"),
+        (topology.lane_subject(topology.accepted_subject("b1", "id"), "urgent"), "LANES"),
         (topology.batch_subject("b1", "opened"), "BATCHES"),
         (topology.batch_subject("b1", "progress"), "BATCHES"),
         (topology.batch_subject("b1", "completed"), "BATCHES"),
@@ -55,10 +59,38 @@ def test_each_service_reads_one_stream_as_its_own_durable() -> None:
     assert tuple(topology.CONSUMERS) == topology.SERVICES
 
 
+def test_a_stage_reads_its_lanes_beside_its_stream_and_the_others_have_none() -> None:
+    assert {name: [c.durable for c in topology.consumers_of(name)] for name in SERVICES} == {
+        "ingest": ["ingest"],
+        "stage1": ["stage1", "stage1-urgent", "stage1-bulk"],
+        "stage2": ["stage2", "stage2-urgent", "stage2-bulk"],
+        "exporter": ["exporter"],
+    }
+
+
+@pytest.mark.parametrize("lane", ["urgent", "bulk"])
+@pytest.mark.parametrize("subject_of", [topology.accepted_subject, topology.analyzed_subject])
+def test_a_copy_in_a_lane_is_read_by_one_consumer_and_names_what_it_was_made_from(
+    lane: topology.Lane, subject_of: Callable[[str, str], str]
+) -> None:
+    source = subject_of("b1", "id")
+    copy = topology.lane_subject(source, lane)
+    assert topology.source_of(copy) == (source, lane)
+    assert topology.source_of(source) == (source, None)
+    readers = [
+        consumer.durable
+        for service in SERVICES
+        for consumer in topology.consumers_of(service)
+        if any(matches(pattern, copy) for pattern in consumer.subjects)
+    ]
+    stage = "stage1" if source.startswith("terms.accepted") else "stage2"
+    assert readers == [f"{stage}-{lane}"]
+
+
 def test_what_is_paid_for_is_written_once_and_what_is_reported_keeps_the_newest() -> None:
     once = {s.name for s in topology.STREAMS if s.first_write_wins}
     newest = {s.name for s in topology.STREAMS if s.latest_only}
-    assert once == {"TERMS", "ANALYSES", "CARDS"}
+    assert once == {"TERMS", "ANALYSES", "CARDS", "LANES"}
     assert newest == {"DEAD_LETTERS", "BATCHES"}
 
 

@@ -13,7 +13,7 @@ from services.kernel.errors import PipelineError
 from services.kernel.llm.http_provider import HttpProvider
 from services.kernel.llm.prompt import CompletionRequest
 from services.kernel.llm.provider import Completion
-from services.kernel.model_settings import ProviderAccess
+from services.kernel.provider_access import ProviderAccess
 
 REQUEST = CompletionRequest(b'{"model":"test/model"}', "f" * 64, "test/model")
 USAGE = {"prompt_tokens": 100, "completion_tokens": 50, "cost": 0.0021}

@@ -14,7 +14,14 @@ from asking_fakes import access
 from provider_answers import REQUEST, answer, choice, completed, error, failure, provider
 
 from services.kernel.contracts.provenance import Usage
-from services.kernel.errors import PermanentError, ProviderBlocked, Throttled, UncertainCall
+from services.kernel.errors import (
+    CallRefused,
+    PermanentError,
+    ProviderBlocked,
+    Throttled,
+    Unavailable,
+    UncertainCall,
+)
 from services.kernel.llm.http_answer import USAGE_MAX_TOKENS
 from services.kernel.llm.provider import Completion, UnfitCompletion
 
@@ -136,7 +143,7 @@ VERDICTS: dict[str, tuple[httpx.Response, Verdict]] = {
         httpx.Response(429, headers={"Retry-After": "86400"}),
         Verdict(Throttled, wait_s=120),
     ),
-    "503": (httpx.Response(503, json=error(503)), Verdict(Throttled, wait_s=5)),
+    "503": (httpx.Response(503, json=error(503)), Verdict(Unavailable, wait_s=5)),
     "503 with Retry-After": (
         httpx.Response(503, headers={"Retry-After": "9"}),
         Verdict(Throttled, wait_s=9),
@@ -148,10 +155,15 @@ VERDICTS: dict[str, tuple[httpx.Response, Verdict]] = {
     "402: no credit": (httpx.Response(402, json=error(402)), BLOCKED),
     "401: key refused": (httpx.Response(401, json=error(401)), BLOCKED),
     "401 with Retry-After": (httpx.Response(401, headers={"Retry-After": "1"}), BLOCKED),
-    "403: moderated": (httpx.Response(403), Verdict(PermanentError, "moderated")),
+    "403: not allowed": (httpx.Response(403), BLOCKED),
+    "403: moderated": (
+        httpx.Response(403, json=error(403, metadata={"reasons": ["violence"]})),
+        Verdict(PermanentError, "moderated"),
+    ),
+    "302": (httpx.Response(302), Verdict(PermanentError, "provider_302")),
     **{
-        str(status): (httpx.Response(status), Verdict(PermanentError, f"provider_{status}"))
-        for status in (400, 404, 413, 422)
+        str(status): (httpx.Response(status), Verdict(CallRefused, f"provider_{status}"))
+        for status in (400, 404, 413, 418, 422)
     },
     **{
         str(status): (httpx.Response(status), UNCERTAIN)
@@ -161,8 +173,7 @@ VERDICTS: dict[str, tuple[httpx.Response, Verdict]] = {
         httpx.Response(500, headers={"Retry-After": "4"}),
         Verdict(UncertainCall, wait_s=4),
     ),
-    "an unknown status": (httpx.Response(418), UNCERTAIN),
-    "a redirection": (httpx.Response(302, headers={"Location": "http://x.test"}), UNCERTAIN),
+    "an unknown status": (httpx.Response(599), UNCERTAIN),
     "no content": (httpx.Response(204), UNCERTAIN),
     "502 in HTML": (HTML, UNCERTAIN),
     "200 in HTML": (httpx.Response(200, html="<html>Sign in</html>"), UNCERTAIN),
@@ -175,12 +186,16 @@ VERDICTS: dict[str, tuple[httpx.Response, Verdict]] = {
     "200 with error 401": (httpx.Response(200, json=error(401)), BLOCKED),
     "200 with error 400": (
         httpx.Response(200, json=error(400)),
-        Verdict(PermanentError, "provider_400"),
+        Verdict(CallRefused, "provider_400"),
     ),
     "200 with error 502": (httpx.Response(200, json=error(502)), UNCERTAIN),
     "200 with error beside choices": (
-        httpx.Response(200, json=answer() | error(502)),
+        httpx.Response(200, json=answer(usage=None) | error(502)),
         UNCERTAIN,
+    ),
+    "200 with error that was billed": (
+        httpx.Response(200, json=answer() | error(502)),
+        Verdict(UnfitCompletion, "finish_error"),
     ),
     **{
         f"200 with error code {code!r}": (httpx.Response(200, json=error(code)), UNCERTAIN)
@@ -224,7 +239,7 @@ VERDICTS: dict[str, tuple[httpx.Response, Verdict]] = {
             httpx.Response(200, json=answer(choice(content))),
             Verdict(UnfitCompletion, "empty"),
         )
-        for content in (None, "", " \n", 7, [{"type": "text", "text": "yes"}])
+        for content in (None, "", " \n", 7, [], [None, {"type": "text"}, {"text": 7}])
     },
     **{
         f"message {message!r}": (

@@ -7,9 +7,7 @@ import gzip
 import json
 import socket
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -17,6 +15,7 @@ import pytest
 from asking_fakes import SECRET, access
 from provider_answers import REQUEST, answer, choice, error, failure, provider
 from pydantic import SecretStr
+from scripted_server import Script, ScriptedServer, close, reset, scripted, writes
 
 from services.kernel.errors import PipelineError, SettingsError, TransientError, UncertainCall
 from services.kernel.llm.http_provider import REPLY_MAX_BYTES, HttpProvider, open_http_provider
@@ -50,55 +49,6 @@ async def test_what_may_have_been_sent_is_uncertain(kind: type[httpx.HTTPError])
     assert type(await failure(respond)) is UncertainCall
 
 
-Script = Callable[[asyncio.StreamWriter], Awaitable[None]]
-
-
-@dataclass
-class ScriptedServer:
-    """Does to each request what its script says; `ended` is set when the test is over."""
-
-    script: Script
-    url: str = ""
-    calls: int = 0
-    headers: list[bytes] = field(default_factory=list)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            while not self.ended.is_set():
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-                await reader.readexactly(length)
-                self.calls += 1
-                self.headers.append(head)
-                await self.script(writer)
-                await writer.drain()
-        writer.close()
-        with suppress(ConnectionError):
-            await writer.wait_closed()
-
-
-@asynccontextmanager
-async def scripted(script: Script) -> AsyncIterator[ScriptedServer]:
-    scripted_server = ScriptedServer(script)
-    handlers: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        handlers.add(task)
-        await scripted_server.serve(reader, writer)
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    scripted_server.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    try:
-        yield scripted_server
-    finally:
-        scripted_server.ended.set()
-        server.close()
-        await asyncio.wait_for(asyncio.gather(*handlers), 5)
-
-
 def reply(body: bytes, *headers: str, length: int | None = None) -> bytes:
     size = len(body) if length is None else length
     lines = ["HTTP/1.1 200 OK", "Content-Type: application/json", f"Content-Length: {size}"]
@@ -120,25 +70,6 @@ async def asked(script: Script, *, timeout_s: float = 5.0) -> tuple[Any, Scripte
             return await one.complete(REQUEST), server
         except PipelineError as seen:
             return seen, server
-
-
-def writes(raw: bytes, *, then: Callable[[asyncio.StreamWriter], object] | None = None) -> Script:
-    async def script(writer: asyncio.StreamWriter) -> None:
-        writer.write(raw)
-        if then is not None:
-            with suppress(ConnectionError):
-                await writer.drain()
-            then(writer)
-
-    return script
-
-
-def reset(writer: asyncio.StreamWriter) -> None:
-    writer.transport.abort()
-
-
-def close(writer: asyncio.StreamWriter) -> None:
-    writer.close()
 
 
 async def test_a_real_server_is_asked_with_the_key_and_our_name() -> None:

@@ -12,8 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.kernel.contracts.term import Revision
-from services.kernel.llm.prompt import CompletionRequest, Prompt, completion_request
-from services.kernel.model_settings import ProviderAccess, ProviderKind
+from services.kernel.llm.prompt import CompletionRequest, Inquiry, Prompt, completion_request
+from services.kernel.model_settings import ProviderKind
+from services.kernel.provider_access import ProviderAccess
 
 PROMPT = Prompt(
     name="analysis",
@@ -202,3 +203,23 @@ def test_no_term_gets_out_of_its_line(term: str, hint: str | None) -> None:
     task, line = user["content"].split("\n")
     assert task == PROMPT.task
     assert json.loads(line) == data
+
+
+def test_who_may_answer_instead_is_part_of_the_question_in_this_order() -> None:
+    b, c = access(model="b"), access(model="c")
+    alone = Inquiry(PROMPT, access(), 2048, 0.3)
+    assert alone.fingerprint == request().fingerprint
+    instead = [
+        Inquiry(PROMPT, access(), 2048, 0.3, fallbacks=order).fingerprint
+        for order in ((b,), (c,), (b, c), (c, b))
+    ]
+    assert len({alone.fingerprint, *instead}) == 5
+
+
+def test_a_model_that_the_prompt_names_has_nobody_instead() -> None:
+    named = replace(PROMPT, model="named")
+    alone = Inquiry(named, access(), 2048, 0.3)
+    assert (
+        Inquiry(named, access(), 2048, 0.3, fallbacks=(access(model="b"),)).fingerprint
+        == alone.fingerprint
+    )

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from simulator_calls import PATH, Clock, analysis_call, cards_call, client_of, stats_of
 
-from services.kernel.model_settings import SIMULATED_MODEL
+from services.kernel.provider_access import SIMULATED_MODEL
 from services.simulator.app import SimulatorSettings, build_app
 from services.simulator.settings import MODEL_ID
 
@@ -293,6 +293,28 @@ async def test_no_60_seconds_hold_more_calls_than_the_limit() -> None:
     assert stats["rate_limited"] == 4
     assert stats["calls"] == 9
     assert stats["errors"] == {}
+
+
+async def test_each_model_has_a_limit_of_its_own_and_its_own_figures() -> None:
+    clock = Clock()
+    clock.now_s = 1_800_000_000
+    async with client_of(SimulatorSettings(latency_ms=0, jitter_ms=0, rpm=2), clock) as client:
+        statuses = []
+        for at_s, model in ((0, "a"), (0.5, "a"), (1, "a"), (1, "b"), (70, "a")):
+            clock.now_s = 1_800_000_000 + at_s
+            call = analysis_call("책") | {"model": model}
+            statuses.append((await client.post(PATH, json=call)).status_code)
+        models = (await stats_of(client))["models"]
+
+    assert statuses == [200, 200, 429, 200, 200]
+    assert models["b"]["admitted"] == 1
+    assert models["a"] == {
+        "admitted": 3,
+        "first_at": 1_800_000_000,
+        "last_at": 1_800_000_070,
+        "busiest_minute": 2,
+        "busiest_second": 2,
+    }
 
 
 async def test_a_429_says_when_there_is_room_again() -> None:

@@ -76,7 +76,7 @@ async def test_the_same_term_in_another_batch_is_not_paid_again() -> None:
     ],
 )
 async def test_an_unfit_reply_is_billed_and_not_kept(text: str, reason: str) -> None:
-    asking = Asking(completion(text))
+    asking = Asking(completion(text), completion(text))
     with pytest.raises(ReplyRejected) as raised:
         await handled(asking, accepted())
     assert raised.value.reason == reason

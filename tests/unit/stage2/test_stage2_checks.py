@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from term_samples import accepted, analyzed, card_reply, cards_reply
+from term_samples import accepted, analyzed, card_reply, cards_reply, provenance
 
 from services.kernel.contracts.card import CARD_TYPES, Card
+from services.kernel.contracts.provenance import CheckVerdict
 from services.kernel.errors import ReplyRejected
 from services.stage2.checks import CHECKS, checked_cards, passed
 from services.stage2.primer import primer
@@ -179,3 +180,19 @@ def test_no_tag_holds_a_blank() -> None:
 def test_what_came_through_passed_every_check() -> None:
     assert [verdict.check for verdict in passed()] == list(CHECKS)
     assert {verdict.verdict for verdict in passed()} == {"passed"}
+
+
+def test_a_term_that_a_check_of_stage_1_flagged_has_it_on_every_card() -> None:
+    said = (
+        CheckVerdict(check="term", verdict="passed"),
+        CheckVerdict(check="second_opinion", verdict="flagged", detail="a: noun; b: verb"),
+    )
+    event = analyzed().model_copy(update={"stage1": provenance(checks=said)})
+    reply = CardsReply.model_validate(cards_reply(SCENE, COMPARISON, HANJA))
+    for card in checked_cards(reply, event):
+        assert "check::second-opinion" in card.tags
+        assert "check::term" not in card.tags
+
+
+def test_a_term_without_a_flag_has_no_such_tag() -> None:
+    assert not [tag for tag in scene().tags if tag.startswith("check")]

@@ -103,7 +103,7 @@ async def test_rows_of_nine_columns_are_read_like_json() -> None:
     ],
 )
 async def test_an_unfit_reply_is_billed_and_not_kept(text: str, reason: str) -> None:
-    asking = Asking(completion(text))
+    asking = Asking(completion(text), completion(text))
     with pytest.raises(ReplyRejected) as raised:
         await handled(asking, analyzed())
     assert raised.value.reason == reason

@@ -1,0 +1,1 @@
+"""Budgets on the command line: setting them, showing accounts, working them out anew."""

@@ -1,0 +1,1 @@
+"""What a list will cost, told before it is submitted."""

@@ -1,0 +1,1 @@
+"""How each model at each provider is doing, as the whole fleet knows it."""

@@ -1,0 +1,1 @@
+"""Accounts of days, stages and batches, out of which every call is paid."""

@@ -1,0 +1,1 @@
+"""Turns to call, within limits that all replicas of a stage keep together."""
