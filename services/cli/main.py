@@ -20,6 +20,8 @@ COMMANDS: dict[str, str] = {
     "submit": "Publish terms from files or standard input.",
     "regenerate": "Make the cards of a batch anew, as a revision of it.",
     "check": "Read and validate terms without publishing them.",
+    "pronounce": "How Korean words are said: in Hangul as spoken, and in IPA.",
+    "verify": "Whether an IPA is how a Korean word is said.",
     "status": "How far a batch is, what it cost, when it will be done.",
     "cancel": "Stop spending on a batch; what is finished stays.",
     "watch": "Follow the finished cards as they come.",
