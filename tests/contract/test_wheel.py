@@ -87,6 +87,7 @@ def test_it_holds_the_whole_package_with_its_data_and_nothing_else(wheel: Path) 
     packaged = {name for name in inside if name.startswith("services/")}
     assert packaged == shipped
     assert {name for name in shipped if not name.endswith(".py")} >= {
+        "services/kernel/korean/data/lexicon.txt",
         "services/simulator/data/analyses.jsonl",
         "services/simulator/data/beginner_terms.csv",
     }
