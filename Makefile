@@ -33,7 +33,7 @@ types: install
 unit: install
 	$(BIN)/python -m pytest -n 4 --cov --cov-report=term:skip-covered --cov-fail-under=90
 
-chaos: install ## the long chaos tests, most of an hour; CHAOS_FIGURES=FILE collects their figures
+chaos: install ## the long chaos tests, over an hour; CHAOS_FIGURES=FILE collects their figures
 	$(BIN)/python -m pytest tests/chaos -m long -s
 
 reference: install ## write docs/reference anew
