@@ -125,8 +125,8 @@ async def test_a_cool_down_that_one_replica_was_told_holds_all_of_them_back() ->
     assert told.time.now == pytest.approx(1_004)
 
 
-@pytest.mark.parametrize(("hint_s", "waited_s"), [(4, 4), (29, 29), (120, 30), (1e9, 30)])
-async def test_no_hint_makes_the_fleet_wait_longer_than_30_seconds(
+@pytest.mark.parametrize(("hint_s", "waited_s"), [(4, 4), (44, 44), (120, 45), (1e9, 45)])
+async def test_no_hint_makes_the_fleet_wait_longer_than_45_seconds(
     hint_s: float, waited_s: float
 ) -> None:
     stage = Stage(Throttled("429", retry_after_s=hint_s), completion("yes"))

@@ -20,7 +20,7 @@ from services.kernel.fleet.health.circuit import Circuit, State
 from services.kernel.fleet.health.record import HealthRecord
 from services.kernel.record import Record
 
-LONGEST_COOL_DOWN_S: Final = 30.0
+LONGEST_COOL_DOWN_S: Final = 45.0
 """Whatever a provider says: it is asked again after this, so that the fleet is back at work
 within a minute of the end of a storm that left an absurd hint."""
 
@@ -145,7 +145,7 @@ class Health:
         return self.view.breaker.circuit.changed_at != before
 
     def cool_down(self, wait_s: float, reason: str) -> bool:
-        """Nobody asks for `wait_s`, at most 30 seconds. True when nobody was told to wait yet."""
+        """Nobody asks for `wait_s`, at most 45 seconds. True when nobody was told to wait yet."""
         now = self._now()
         until = now + min(wait_s, LONGEST_COOL_DOWN_S)
         is_first = now >= self.view.closed_until
