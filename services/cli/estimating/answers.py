@@ -43,14 +43,16 @@ _NOBODY: Final = StageProvenance(
 
 @dataclass(frozen=True)
 class Asking:
-    """How the stages ask: whom, and with which settings."""
+    """How the stages ask: whom, with which settings, and who answers in their place."""
 
     access: ProviderAccess
     stage1: StageSettings
     stage2: StageSettings
+    fallbacks: tuple[ProviderAccess, ...] = ()
 
     def inquiry(self, prompt: Prompt, stage: StageSettings) -> Inquiry:
-        return Inquiry(prompt, self.access, stage.max_tokens, stage.temperature)
+        first = self.access.model_copy(update={"model": stage.model or self.access.model})
+        return Inquiry.of(prompt, first, stage, self.fallbacks)
 
 
 @dataclass

@@ -23,7 +23,7 @@ from services.kernel.llm.cache import BucketCache
 from services.kernel.llm.http_provider import open_http_provider
 from services.kernel.llm.prices import Prices, listed_prices
 from services.kernel.model_settings import ModelSettings
-from services.kernel.provider_access import resolve_provider
+from services.kernel.provider_access import resolve_fallbacks, resolve_provider
 from services.kernel.settings import load_settings
 from services.simulator.catalogue import models_list
 from services.stage1.settings import Stage1Settings
@@ -92,10 +92,12 @@ def asking_of(endpoints: Mapping[str, Any] | None) -> Asking:
             "openrouter_api_key": key,
         }
     )
+    access = resolve_provider(chosen)
     return Asking(
-        resolve_provider(chosen).model_copy(update={"api_key": settings.openrouter_api_key}),
+        access.model_copy(update={"api_key": settings.openrouter_api_key}),
         load_settings(Stage1Settings).stage1,
         load_settings(Stage2Settings).stage2,
+        tuple(fallback for fallback, _limit in resolve_fallbacks(chosen, access)),
     )
 
 

@@ -73,14 +73,7 @@ class Asker:
     ) -> Answer[ReplyT]:
         """The parsed reply, on behalf of `term`. `parse` raises ReplyRejected for an unfit one."""
         started_at = datetime.now(UTC)
-        inquiry = Inquiry(
-            prompt,
-            self._access,
-            self._stage.max_tokens,
-            self._stage.temperature,
-            self._stage.max_tokens_cap,
-            fallbacks=self._fallbacks,
-        )
+        inquiry = Inquiry.of(prompt, self._access, self._stage, self._fallbacks)
         completion, reply, cached = await self._completed(inquiry, parse, ledger, term)
         history = ledger.history
         provenance = StageProvenance(

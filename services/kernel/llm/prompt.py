@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from services.kernel.contracts.identity import fingerprint
 from services.kernel.contracts.term import Revision
+from services.kernel.model_settings import StageSettings
 from services.kernel.provider_access import ProviderAccess
 
 ANSWER_SHOWN_CHARACTERS = 8_000
@@ -98,6 +99,24 @@ class Inquiry:
     correction: Correction | None = None
     repairs: Inquiry | None = None
     fallbacks: tuple[ProviderAccess, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        prompt: Prompt,
+        first: ProviderAccess,
+        stage: StageSettings,
+        fallbacks: tuple[ProviderAccess, ...] = (),
+    ) -> Inquiry:
+        """The question as a stage asks it by its settings."""
+        return cls(
+            prompt,
+            first,
+            stage.max_tokens,
+            stage.temperature,
+            stage.max_tokens_cap,
+            fallbacks=fallbacks,
+        )
 
     @property
     def fingerprint(self) -> str:

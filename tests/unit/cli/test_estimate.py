@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from asking_fakes import MemoryCache
-from term_samples import analysis_reply, as_text
+from term_samples import accepted, analysis_reply, as_text
 from typer.testing import CliRunner
 
 from services.cli.commands.estimate import cli
@@ -18,9 +18,13 @@ from services.cli.estimating.figures import TYPICAL, Figures
 from services.cli.estimating.showing import duration, summary_lines
 from services.cli.estimating.sources import asking_of, terms_of
 from services.cli.submitting.submission import read_submission_files
+from services.kernel.llm.prompt import Inquiry
 from services.kernel.llm.provider import Completion
 from services.kernel.model_settings import ModelPrice, StageSettings
+from services.kernel.provider_access import resolve_fallbacks, resolve_provider
+from services.kernel.settings import load_settings
 from services.stage1.prompt import analysis_prompt
+from services.stage1.settings import Stage1Settings
 
 PRICE = ModelPrice(
     prompt_usd=Decimal("0.15"), completion_usd=Decimal("0.6"), request_usd=Decimal("0.0001")
@@ -66,6 +70,26 @@ def test_without_a_price_the_cost_is_unknown_and_it_is_said_what_to_do() -> None
     estimate = estimate_of(ROWS, sources(None, None))
     assert (estimate.cost_usd, estimate.as_json()["worst_usd"]) == (None, None)
     assert "CARDFLOW_PRICES" in summary_lines(estimate)[0]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("CARDFLOW_PROVIDER__FALLBACK_MODELS", '["other/model"]'),
+        ("CARDFLOW_STAGE1__MODEL", "own/model"),
+    ],
+)
+def test_answers_are_looked_up_under_the_question_that_the_stage_asks(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    settings = load_settings(Stage1Settings)
+    first = resolve_provider(settings, settings.stage1)
+    fallbacks = tuple(access for access, _limit in resolve_fallbacks(settings, first))
+    prompt = analysis_prompt(accepted())
+    asked = Inquiry.of(prompt, first, settings.stage1, fallbacks)
+    estimated = asking_of(None)
+    assert estimated.inquiry(prompt, estimated.stage1).fingerprint == asked.fingerprint
 
 
 def test_rows_are_told_apart(tmp_path: Path) -> None:
